@@ -1,0 +1,77 @@
+import { shapeError } from './errors.ts';
+import type { Gpu } from './gpu.ts';
+
+export type DType = 'f32' | 'i32' | 'u32';
+export type TypedArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+export type Shape = readonly number[];
+
+/** A pooled GPU buffer with a count of the arrays that lie in it. */
+export interface Storage {
+  readonly id: number;
+  readonly buffer: GPUBuffer;
+  /** Size class, in bytes. */
+  readonly bytes: number;
+  refs: number;
+  /** The last batch of commands that touches it. */
+  batch: number;
+}
+
+export const sizeOf = (shape: Shape): number => shape.reduce((n, d) => n * d, 1);
+
+/** A dense row-major array in GPU memory. Each GpuArray owns one reference to its storage until `dispose()`. */
+export class GpuArray {
+  readonly size: number;
+  #disposed = false;
+
+  constructor(
+    readonly gpu: Gpu,
+    readonly storage: Storage,
+    readonly shape: Shape,
+    readonly dtype: DType,
+  ) {
+    this.size = sizeOf(shape);
+    storage.refs++;
+    gpu.watch(this, storage);
+  }
+
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
+  /** Another array over the same memory; both must be disposed. `-1` in `shape` is worked out. */
+  view(shape: Shape = this.shape, dtype: DType = this.dtype): GpuArray {
+    if (shape.includes(-1)) {
+      const known = -sizeOf(shape);
+      shape = shape.map((d) => (d === -1 ? this.size / known : d));
+    }
+    if (sizeOf(shape) !== this.size) throw shapeError('view', `sizes differ (${this.size} ≠ ${sizeOf(shape)})`, { from: this, to: shape });
+    this.check('view');
+    return new GpuArray(this.gpu, this.storage, shape, dtype);
+  }
+
+  /** @throws when this array was freed, naming the op that wanted it */
+  check(op: string): void {
+    if (this.#disposed) {
+      throw shapeError(op, 'an operand was already freed', { operand: this }, 'keep it: return it from its scope(), or dispose() it later');
+    }
+  }
+
+  read(): Promise<TypedArray> {
+    return this.gpu.read(this);
+  }
+
+  write(data: ArrayLike<number>): void {
+    this.gpu.write(this, data);
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.gpu.forget(this);
+    this.gpu.release(this.storage);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

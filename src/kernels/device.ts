@@ -1,0 +1,78 @@
+import { openGpu, platform, toggles } from '#platform';
+import { GpuError } from './errors.ts';
+
+export interface DeviceOptions {
+  /** A part of the adapter's name, or 'null' for Dawn's validation-only adapter (Node). Also RECTIFLOW_ADAPTER. */
+  adapter?: string;
+  /** Ask for no feature beyond WebGPU's core, as an old browser would have it. */
+  coreOnly?: boolean;
+  /** Pin kernel variants by op: `{ matmul: 'naive' }`. For tests and benches. */
+  force?: Record<string, string>;
+  /** Dawn features to switch on or off beside the usual ones (Node). */
+  enable?: string[];
+  disable?: string[];
+}
+
+/** What kernels may use on this adapter. `pick` functions choose variants from this alone. */
+export interface Capabilities {
+  /** 'cpu' adapters (lavapipe, SwiftShader, WARP) want few loads and no workgroup memory; 'gpu' adapters the opposite. */
+  family: 'cpu' | 'gpu';
+  name: string;
+  subgroups: boolean;
+  /** Lanes in a subgroup when that is certain, else 0. */
+  subgroupSize: number;
+  f16: boolean;
+  timestamps: boolean;
+  workgroupStorage: number;
+  invocations: number;
+  force: Record<string, string>;
+}
+
+const WANTED: GPUFeatureName[] = ['subgroups' as GPUFeatureName, 'shader-f16', 'timestamp-query'];
+
+/** Finds an adapter, preferring a real GPU, and opens a device on it with all the limits it has. */
+export async function openDevice(options: DeviceOptions = {}) {
+  const gpu = await openGpu(options);
+  const adapter =
+    (await gpu.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null)) ??
+    (await gpu.requestAdapter({ forceFallbackAdapter: true }).catch(() => null));
+  if (!adapter) throw new GpuError(noAdapter());
+  const features = options.coreOnly ? [] : WANTED.filter((f) => adapter.features.has(f));
+  const requiredLimits: Record<string, number> = {};
+  for (const name of LIMITS) requiredLimits[name] = adapter.limits[name] as number;
+  const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits });
+  return { adapter, device, capabilities: capabilitiesOf(adapter, device, options), toggles };
+}
+
+const LIMITS = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+] as const;
+
+function capabilitiesOf(adapter: GPUAdapter, device: GPUDevice, options: DeviceOptions): Capabilities {
+  const info = adapter.info as GPUAdapterInfo & { isFallbackAdapter?: boolean; subgroupMinSize?: number; subgroupMaxSize?: number };
+  const name = [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(' · ');
+  const subgroups = device.features.has('subgroups' as GPUFeatureName);
+  const fixed = subgroups && info.subgroupMinSize === info.subgroupMaxSize;
+  return {
+    family: info.isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software|basic render/i.test(name) ? 'cpu' : 'gpu',
+    name,
+    subgroups,
+    subgroupSize: fixed ? (info.subgroupMinSize ?? 0) : 0,
+    f16: device.features.has('shader-f16'),
+    timestamps: device.features.has('timestamp-query'),
+    workgroupStorage: device.limits.maxComputeWorkgroupStorageSize,
+    invocations: device.limits.maxComputeInvocationsPerWorkgroup,
+    force: options.force ?? {},
+  };
+}
+
+function noAdapter(): string {
+  return platform === 'node'
+    ? 'no WebGPU adapter on this machine\n  run "node cli doctor --fix" (or "npm run setup"): it finds or installs a software adapter'
+    : 'this browser has WebGPU, but offers no adapter\n  check chrome://gpu; on Linux start with --enable-unsafe-webgpu';
+}

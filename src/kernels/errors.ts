@@ -1,0 +1,28 @@
+/** Errors for the person who meets them: the op, what is wrong, each operand on a line, the likely fix. */
+
+/** A call that cannot be right: wrong shapes, dtypes, sizes. */
+export class ShapeError extends Error {
+  override name = 'ShapeError';
+}
+
+/** The adapter, its driver or its memory failed. */
+export class GpuError extends Error {
+  override name = 'GpuError';
+}
+
+type Described = { shape: readonly number[]; dtype?: string } | readonly number[] | number | string | undefined;
+
+/** `shapeError('matmul', 'inner sizes differ (768 ≠ 77)', { a, b }, 'did you mean matmul(a, transpose(b))?')` */
+export function shapeError(op: string, what: string, operands: Record<string, Described> = {}, fix = ''): ShapeError {
+  const width = Math.max(0, ...Object.keys(operands).map((name) => name.length));
+  const lines = Object.entries(operands).map(([name, value]) => `  ${name.padEnd(width)}  ${describe(value)}`);
+  return new ShapeError([`${op}: ${what}`, ...lines, ...(fix ? [`  ${fix}`] : [])].join('\n'));
+}
+
+function describe(value: Described): string {
+  if (value === undefined) return '(none)';
+  if (typeof value === 'number' || typeof value === 'string') return String(value);
+  const shape = 'shape' in value ? value.shape : value;
+  const dtype = 'dtype' in value && value.dtype && value.dtype !== 'f32' ? ` ${value.dtype}` : '';
+  return `[${shape.join(', ')}]${dtype}`;
+}

@@ -1,0 +1,290 @@
+import { wait } from '#platform';
+import { GpuArray, sizeOf } from './array.ts';
+import type { DType, Shape, Storage, TypedArray } from './array.ts';
+import { openDevice } from './device.ts';
+import type { Capabilities, DeviceOptions } from './device.ts';
+import { GpuError, shapeError } from './errors.ts';
+import { Pipelines } from './pipelines.ts';
+import type { Pipeline } from './pipelines.ts';
+import { Pool } from './pool.ts';
+import type { Memory } from './pool.ts';
+
+type Command =
+  | { kind: 'run'; pipeline: Pipeline; group: GPUBindGroup; grid: readonly number[] }
+  | { kind: 'write'; buffer: GPUBuffer; data: TypedArray }
+  | { kind: 'copy'; from: GPUBuffer; to: GPUBuffer; bytes: number; at: number; into: number }
+  | { kind: 'clear'; buffer: GPUBuffer; bytes: number };
+
+const BATCH = 128;
+const READ_BACK = 0x1 | 0x8; // MAP_READ | COPY_DST
+
+/**
+ * One device and everything that lives on it. Calls append commands to an open list; lists are submitted in batches, in
+ * order; nothing blocks, and only `read` and `idle` wait.
+ */
+export class Gpu {
+  readonly limits: GPUSupportedLimits;
+  #pool: Pool;
+  #pipelines: Pipelines;
+  #commands: Command[] = [];
+  #batch = 0;
+  #backlog: Promise<void> | undefined;
+  #staging = new Map<number, GPUBuffer[]>();
+  #failure: Error | undefined;
+  #destroyed = false;
+  #queue: GPUQueue;
+  #none: GpuArray | undefined;
+  #collected = new FinalizationRegistry<Storage>((storage) => {
+    if (this.#destroyed) return;
+    this.#pool.memory.leaked++;
+    this.release(storage);
+  });
+
+  /** Dispatches so far. */
+  dispatches = 0;
+
+  private constructor(
+    readonly adapter: GPUAdapter,
+    readonly device: GPUDevice,
+    readonly capabilities: Capabilities,
+    readonly toggles: readonly string[],
+  ) {
+    this.limits = device.limits;
+    this.#queue = device.queue;
+    this.#pool = new Pool(device);
+    this.#pipelines = new Pipelines(device);
+    device.addEventListener('uncapturederror', (event) => {
+      this.#fail(new GpuError(`the GPU refused a command\n  ${(event as GPUUncapturedErrorEvent).error.message}`));
+    });
+    void device.lost.then((info) => {
+      if (!this.#destroyed) this.#fail(new GpuError(`the GPU device was lost (${info.reason || 'unknown'})\n  ${info.message}`));
+    });
+  }
+
+  static async create(options: DeviceOptions = {}): Promise<Gpu> {
+    const { adapter, device, capabilities, toggles } = await openDevice(options);
+    return new Gpu(adapter, device, capabilities, toggles);
+  }
+
+  /** An array with undefined contents. */
+  empty(shape: Shape, dtype: DType = 'f32'): GpuArray {
+    for (const d of shape) {
+      if (!Number.isInteger(d) || d < 0) throw shapeError('array', `${d} is not a size`, { shape });
+    }
+    return new GpuArray(this, this.#pool.take(Math.max(4, sizeOf(shape) * 4)), shape, dtype);
+  }
+
+  zeros(shape: Shape, dtype: DType = 'f32'): GpuArray {
+    const array = this.empty(shape, dtype);
+    this.#touch(array.storage);
+    this.#push({ kind: 'clear', buffer: array.storage.buffer, bytes: Math.max(4, array.size * 4) });
+    return array;
+  }
+
+  array(shape: Shape, data: ArrayLike<number>, dtype: DType = 'f32'): GpuArray {
+    const array = this.empty(shape, dtype);
+    this.write(array, data);
+    return array;
+  }
+
+  /** Stands where a kernel has a binding that this call does not use, such as an absent bias. */
+  get none(): GpuArray {
+    return (this.#none ??= this.zeros([4]));
+  }
+
+  write(array: GpuArray, data: ArrayLike<number>): void {
+    array.check('write');
+    if (data.length !== array.size) throw shapeError('write', `${data.length} numbers for ${array.size} places`, { array });
+    if (array.size === 0) return;
+    const type = array.dtype === 'f32' ? Float32Array : array.dtype === 'i32' ? Int32Array : Uint32Array;
+    const { storage } = array;
+    if (storage.batch < this.#batch && !this.#backlog) {
+      // Dawn for Node refuses views of shared memory, so those are copied like any other list of numbers.
+      const fits = data instanceof type && data.buffer instanceof ArrayBuffer;
+      this.#queue.writeBuffer(storage.buffer, 0, fits ? (data as Float32Array<ArrayBuffer>) : type.from(data));
+      return;
+    }
+    this.#touch(storage);
+    this.#push({ kind: 'write', buffer: storage.buffer, data: type.from(data) });
+  }
+
+  /** Copy numbers from one array into another of the same size. */
+  copy(from: GpuArray, to: GpuArray): void {
+    from.check('copy');
+    to.check('copy');
+    if (from.size !== to.size) throw shapeError('copy', 'sizes differ', { from, to });
+    if (from.storage === to.storage || from.size === 0) return;
+    this.#touch(from.storage);
+    this.#touch(to.storage);
+    this.#push({ kind: 'copy', from: from.storage.buffer, to: to.storage.buffer, bytes: from.size * 4, at: 0, into: 0 });
+  }
+
+  /**
+   * Append one dispatch. `uniforms` fill the kernel's uniform struct by field name, `arrays` its other bindings in order,
+   * `grid` counts workgroups, `constants` replace the kernel's `const` tunables.
+   */
+  run(
+    code: string,
+    entry: string,
+    uniforms: Readonly<Record<string, number>>,
+    arrays: readonly GpuArray[],
+    grid: readonly number[],
+    constants?: Readonly<Record<string, number | boolean | string>>,
+  ): void {
+    if (this.#failure) throw this.#failure;
+    const pipeline = this.#pipelines.get(code, entry, constants);
+    for (const array of arrays) {
+      array.check(entry);
+      if (array.gpu !== this) throw shapeError(entry, 'an operand belongs to another device', { operand: array });
+      this.#touch(array.storage);
+    }
+    const [x, y = 1, z = 1] = grid;
+    if (x > 65535 || y > 65535 || z > 65535) throw shapeError(entry, 'grid exceeds 65535 workgroups', { grid }, 'use spread()');
+    if (x === 0 || y === 0 || z === 0) return;
+    const group = this.#pipelines.bind(pipeline, uniforms, arrays);
+    this.dispatches++;
+    this.#push({ kind: 'run', pipeline, group, grid: [x, y, z] });
+  }
+
+  /** Hand the open list to the GPU. Called by itself every 128 commands and before anything is read. */
+  flush(): void {
+    if (this.#failure) throw this.#failure;
+    if (!this.#commands.length) return;
+    const commands = this.#commands;
+    this.#batch++;
+    this.#commands = [];
+    const waiting = commands.flatMap((c) => (c.kind === 'run' && !c.pipeline.compiled ? [c.pipeline.ready] : []));
+    if (!waiting.length && !this.#backlog) return this.#submit(commands);
+    const turn: Promise<void> = Promise.all([this.#backlog, ...new Set(waiting)]).then(
+      () => {
+        if (this.#backlog === turn) this.#backlog = undefined;
+        if (!this.#destroyed) this.#submit(commands);
+      },
+      (error: Error) => {
+        if (this.#backlog === turn) this.#backlog = undefined;
+        this.#fail(error);
+      },
+    );
+    this.#backlog = turn;
+  }
+
+  /** Wait until the GPU has done everything asked so far. @throws what went wrong since the last wait */
+  async idle(): Promise<void> {
+    this.flush();
+    while (this.#backlog) await wait(this.#backlog);
+    await wait(this.#queue.onSubmittedWorkDone());
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** Read an array back. The only way numbers leave the GPU; never blocks. */
+  async read(array: GpuArray): Promise<TypedArray> {
+    array.check('read');
+    const type = array.dtype === 'f32' ? Float32Array : array.dtype === 'i32' ? Int32Array : Uint32Array;
+    if (array.size === 0) return new type(0);
+    const bytes = array.size * 4;
+    const size = 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
+    const staging = this.#staging.get(size)?.pop() ?? this.device.createBuffer({ size, usage: READ_BACK });
+    this.#touch(array.storage);
+    this.#push({ kind: 'copy', from: array.storage.buffer, to: staging, bytes, at: 0, into: 0 });
+    this.flush();
+    while (this.#backlog) await wait(this.#backlog);
+    if (this.#failure) throw this.#failure;
+    try {
+      await wait(staging.mapAsync(GPUMapMode.READ, 0, bytes));
+    } catch (error) {
+      throw this.#failure ?? new GpuError(`reading back ${array.size} numbers failed\n  ${(error as Error).message}`);
+    }
+    const out = new type(staging.getMappedRange(0, bytes).slice(0));
+    staging.unmap();
+    if (!this.#staging.has(size)) this.#staging.set(size, []);
+    this.#staging.get(size)!.push(staging);
+    if (this.#failure) throw this.#failure;
+    return out;
+  }
+
+  /** Compile pipelines ahead of their first use. */
+  async warm(kernels: { code: string; entry: string; constants?: Record<string, number | boolean | string> }[]): Promise<void> {
+    await wait(Promise.all(kernels.map((k) => this.#pipelines.get(k.code, k.entry, k.constants).ready)));
+  }
+
+  memory(): Memory {
+    return { ...this.#pool.memory };
+  }
+
+  /** Forget the peak so far, to measure the next piece of work. */
+  resetPeak(): void {
+    this.#pool.memory.peak = this.#pool.memory.live + this.#pool.memory.pooled;
+  }
+
+  /** Return pooled memory to the driver. */
+  async trim(): Promise<void> {
+    await this.idle();
+    this.#pipelines.forgetGroups();
+    this.#pool.trim();
+  }
+
+  destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.device.destroy();
+  }
+
+  /** For GpuArray. */
+  watch(array: GpuArray, storage: Storage): void {
+    this.#collected.register(array, storage, array);
+  }
+  forget(array: GpuArray): void {
+    this.#collected.unregister(array);
+  }
+  release(storage: Storage): void {
+    if (--storage.refs === 0) this.#pool.give(storage);
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+  }
+
+  #touch(storage: Storage): void {
+    storage.batch = this.#batch;
+  }
+
+  #push(command: Command): void {
+    this.#commands.push(command);
+    if (this.#commands.length >= BATCH) this.flush();
+  }
+
+  #submit(commands: Command[]): void {
+    let encoder: GPUCommandEncoder | undefined;
+    let pass: GPUComputePassEncoder | undefined;
+    let bound: Pipeline | undefined;
+    const endPass = () => {
+      pass?.end();
+      pass = bound = undefined;
+    };
+    for (const c of commands) {
+      if (c.kind === 'run') {
+        encoder ??= this.device.createCommandEncoder();
+        pass ??= encoder.beginComputePass();
+        if (bound !== c.pipeline) pass.setPipeline((bound = c.pipeline).compiled!);
+        pass.setBindGroup(0, c.group);
+        pass.dispatchWorkgroups(c.grid[0], c.grid[1], c.grid[2]);
+        continue;
+      }
+      endPass();
+      if (c.kind === 'write') {
+        if (encoder) this.#queue.submit([encoder.finish()]);
+        encoder = undefined;
+        this.#queue.writeBuffer(c.buffer, 0, c.data);
+        continue;
+      }
+      encoder ??= this.device.createCommandEncoder();
+      if (c.kind === 'copy') encoder.copyBufferToBuffer(c.from, c.at, c.to, c.into, c.bytes);
+      else encoder.clearBuffer(c.buffer, 0, c.bytes);
+    }
+    endPass();
+    if (encoder) this.#queue.submit([encoder.finish()]);
+  }
+}
+
+/** Workgroup counts for `n` workgroups in a row, folded where they exceed 65535. Kernels use `group.x + group.y * groups.x`. */
+export const spread = (n: number): [number, number] => (n <= 65535 ? [n, 1] : [32768, Math.ceil(n / 32768)]);

@@ -1,0 +1,4 @@
+export { apply, currentGpu, init, Tensor, tensor, useGpu, zeros } from './tensor.ts';
+export { noGrad } from './tape.ts';
+export { keep, scope } from './scope.ts';
+export * from './functions/index.ts';

@@ -1,0 +1,136 @@
+import { Gpu, ShapeError, shapeError, sizeOf } from '../kernels/index.ts';
+import type { DeviceOptions, DType, GpuArray, Inputs, Op, Shape, TypedArray } from '../kernels/index.ts';
+import { adopt, disown } from './scope.ts';
+import { leafOf, record, runBackward } from './tape.ts';
+import type { Node } from './tape.ts';
+
+let current: Gpu | undefined;
+
+/** Open a device and make it the one that tensors are made on. */
+export async function init(options: DeviceOptions = {}): Promise<Gpu> {
+  return useGpu(await Gpu.create(options));
+}
+
+/** Make `gpu` the device that tensors are made on. */
+export function useGpu(gpu: Gpu): Gpu {
+  return (current = gpu);
+}
+
+/** The device that tensors are made on. @throws before `init()` */
+export function currentGpu(): Gpu {
+  if (!current) throw new Error('no device yet\n  await init() first');
+  return current;
+}
+
+/**
+ * A dense array on the GPU that remembers how it was made, so that gradients can flow back.
+ *
+ * Ops never consume their inputs. Free tensors with `scope(() => …)`, `using`, or `dispose()`.
+ */
+export class Tensor {
+  /** The gradient that `backward()` left here: leaves with `requiresGrad` only. */
+  grad: Tensor | undefined;
+  /** Where this came from, if gradients flow through it. */
+  node: Node | undefined;
+
+  constructor(
+    readonly array: GpuArray,
+    node?: Node,
+  ) {
+    this.node = node;
+    adopt(this);
+  }
+
+  get shape(): Shape {
+    return this.array.shape;
+  }
+  get dtype(): DType {
+    return this.array.dtype;
+  }
+  get size(): number {
+    return this.array.size;
+  }
+  get requiresGrad(): boolean {
+    return this.node !== undefined;
+  }
+
+  /** Ask for gradients of this leaf (a parameter, or an input to differentiate by). */
+  set requiresGrad(on: boolean) {
+    if (this.node && !this.node.leaf) throw new Error('only a leaf can change requiresGrad\n  use detach() to cut a computed tensor off');
+    this.node = on ? (this.node ?? leafOf(this)) : undefined;
+  }
+
+  /** All numbers, row-major. */
+  async read(): Promise<TypedArray> {
+    return this.array.read();
+  }
+
+  /** The only number of a one-element tensor. */
+  async item(): Promise<number> {
+    if (this.size !== 1) throw shapeError('item', `wants one element, has ${this.size}`, { tensor: this });
+    return (await this.array.read())[0];
+  }
+
+  /** The same numbers without their history. */
+  detach(): Tensor {
+    return new Tensor(this.array.view());
+  }
+
+  /** Gradients of this scalar into `.grad` of every leaf it depends on. Frees what forward saved. */
+  backward(): void {
+    if (this.size !== 1) throw shapeError('backward', `wants a scalar loss, has ${this.size} elements`, { loss: this }, 'take sum() or mean() first');
+    if (!this.node) throw new Error('backward: nothing here requires a gradient\n  set requiresGrad on a parameter before the forward pass');
+    const seed = this.array.gpu.array(this.shape, [1]);
+    runBackward(this.node, seed, (leaf, gradient) => {
+      leaf.grad = new Tensor(gradient);
+      disown(leaf.grad); // a gradient outlives the scope of its training step
+    });
+  }
+
+  dispose(): void {
+    this.node?.unref();
+    this.node = undefined;
+    this.grad?.dispose();
+    this.grad = undefined;
+    this.array.dispose();
+    disown(this);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** A tensor of numbers. `shape` defaults to one axis. `tensor([[…]])` is spelled `tensor([…], [2, 3])`. */
+export function tensor(
+  data: ArrayLike<number> | number,
+  shape?: Shape,
+  { dtype = 'f32' as DType, requiresGrad = false } = {},
+): Tensor {
+  const numbers = typeof data === 'number' ? [data] : data;
+  shape ??= typeof data === 'number' ? [] : [numbers.length];
+  if (sizeOf(shape) !== numbers.length) {
+    throw shapeError('tensor', `${numbers.length} numbers do not fill ${sizeOf(shape)} places`, { shape });
+  }
+  const t = new Tensor(currentGpu().array(shape, numbers, dtype));
+  if (requiresGrad) t.requiresGrad = true;
+  return t;
+}
+
+export const zeros = (shape: Shape, dtype: DType = 'f32'): Tensor => new Tensor(currentGpu().zeros(shape, dtype));
+
+type Operands<I extends Inputs> = { [K in keyof I]: undefined extends I[K] ? Tensor | undefined : Tensor };
+
+/** Run an op on tensors and remember it when a gradient must flow through. Every function of the library is a line of this. */
+export function apply<I extends Inputs, A>(op: Op<I, A>, operands: Operands<I>, attrs: A): Tensor {
+  const inputs = operands as readonly (Tensor | undefined)[];
+  for (const t of inputs) {
+    if (t !== undefined && !(t instanceof Tensor)) throw new ShapeError(`${op.name}: an operand is ${typeof t}, not a Tensor\n  make one with tensor(…)`);
+    t?.array.check(op.name);
+  }
+  const first = inputs.find((t) => t !== undefined)!;
+  const gpu = first.array.gpu;
+  const arrays = inputs.map((t) => t?.array);
+  const { output, saved = [] } = op.forward(gpu, arrays as unknown as I, attrs);
+  return new Tensor(output, record(op as unknown as Op, attrs as object, inputs, output, saved));
+}
