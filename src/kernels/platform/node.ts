@@ -32,6 +32,7 @@ export async function openGpu(options: { adapter?: string; enable?: string[]; di
   };
   const gpu = open();
   if (adapter === 'null' || (await gpu.requestAdapter().catch(() => null))) return gpu;
+  if (process.platform === 'win32' && !adapter) return openGpu({ ...options, adapter: 'Microsoft' }); // WARP
   return loadPackagedAdapter() ? open() : gpu;
 }
 

@@ -1,0 +1,154 @@
+import { spawnSync } from 'node:child_process';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import {
+  choice,
+  command,
+  flag,
+  float,
+  helpFor,
+  int,
+  parse,
+  positional,
+  repeated,
+  required,
+  text,
+} from '../src/cli/command.ts';
+
+const paint = command(
+  'paint',
+  'paint something',
+  {
+    prompt: positional(repeated(text(required, 'what to paint'))),
+    steps: int(1, 'Euler steps', { min: 1 }),
+    guidance_scale: float(1.5, 'how closely to follow the prompt'),
+    seed: int(undefined, 'seed of the noise'),
+    solver: choice('euler', ['euler', 'heun'], 'how to follow the flow'),
+    grid: flag(true, 'one sheet of all images'),
+  },
+  () => {},
+);
+
+/** `node cli …` in a process of its own. */
+function cli(...argv: string[]) {
+  const env = { ...process.env, RECTIFLOW_DEBUG: '' };
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['cli', ...argv], { encoding: 'utf8', env });
+  return { status, stdout, stderr: stderr.replace('building…\n', '') };
+}
+
+const options = suite('command options');
+
+options('have their defaults, and undefined where they may be absent', () => {
+  const values = parse(paint, ['apple']);
+  assert.equal(values, {
+    prompt: ['apple'],
+    steps: 1,
+    guidance_scale: 1.5,
+    seed: undefined,
+    solver: 'euler',
+    grid: true,
+  });
+});
+
+options('are read as what they are', () => {
+  const values = parse(paint, [
+    'red apple',
+    '--steps',
+    '4',
+    '--guidance-scale=-2.5e-1',
+    'pear',
+    '--seed',
+    '-7',
+    '--no-grid',
+    '--solver',
+    'heun',
+  ]);
+  assert.equal(values, {
+    prompt: ['red apple', 'pear'],
+    steps: 4,
+    guidance_scale: -0.25,
+    seed: -7,
+    solver: 'heun',
+    grid: false,
+  });
+});
+
+options('may be spelt with a hyphen or an underscore', () => {
+  assert.equal(parse(paint, ['x', '--guidance_scale', '2']), parse(paint, ['x', '--guidance-scale', '2']));
+});
+
+options('after -- are words', () => {
+  assert.equal((parse(paint, ['--', '--steps']) as any).prompt, ['--steps']);
+});
+
+for (const [argv, message] of [
+  [['x', '--stpes', '4'], 'unknown flag --stpes; did you mean --steps?'],
+  [['x', '--zebra', '4'], 'unknown flag --zebra'],
+  [['x', '--steps', '0'], '--steps must be at least 1, not "0"'],
+  [['x', '--steps', '1.5'], '--steps must be a whole number, not "1.5"'],
+  [['x', '--steps', 'many'], '--steps must be a number, not "many"'],
+  [['x', '--solver', 'rk9'], '--solver must be one of euler, heun, not "rk9"'],
+  [['x', '--grid=yes'], '--grid takes no value (yes); use --grid or --no-grid'],
+  [['x', '--steps'], '--steps needs a value\n  Euler steps (default: 1)'],
+  [['x', '--steps', '--grid'], '--steps needs a value\n  Euler steps (default: 1)'],
+  [[], '<prompt> is missing'],
+  [[''], 'prompt must not be empty, not empty'],
+] as const) {
+  options(`${JSON.stringify(argv)} is refused: ${message.split('\n')[0]}`, () => {
+    assert.throws(
+      () => parse(paint, [...argv]),
+      (error: Error) => {
+        assert.is(error.message, message);
+        return true;
+      },
+    );
+  });
+}
+
+options('a second bare word is refused when only one is expected', () => {
+  const one = command('one', '', { prompt: positional(text('x', '')) }, () => {});
+  assert.throws(() => parse(one, ['red', 'apple']), /unexpected "apple"; put a text of several words in quotes/);
+});
+
+options('make the help', () => {
+  const help = helpFor(paint);
+  assert.match(help, /^rectiflow paint <prompt…> \[options\]\n {2}paint something/);
+  assert.match(help, /--steps <int> +Euler steps \(default: 1\)/);
+  assert.match(help, /--solver <euler\|heun> +how to follow the flow \(default: euler\)/);
+});
+
+options.run();
+
+const test = suite('node cli');
+
+test('alone lists the commands', () => {
+  const { status, stdout } = cli();
+  assert.is(status, 0);
+  for (const name of ['sample', 'train', 'doctor', 'verify', 'demo', 'bench', 'setup'])
+    assert.match(stdout, new RegExp(`^  ${name} `, 'm'));
+  assert.is(cli('--help').stdout, stdout);
+});
+
+test('--version is the version of package.json', () => assert.match(cli('--version').stdout, /^\d+\.\d+\.\d+\n$/));
+
+test('an unknown command names the nearest one, with exit status 2', () => {
+  const { status, stderr } = cli('smaple');
+  assert.is(status, 2);
+  assert.is(stderr, 'unknown command smaple; did you mean sample?\nsee: rectiflow --help\n');
+});
+
+test('an unknown flag names the nearest one, with exit status 2', () => {
+  const { status, stderr } = cli('setup', '--chekc');
+  assert.is(status, 2);
+  assert.is(stderr, 'unknown flag --chekc; did you mean --check?\nsee: rectiflow setup --help\n');
+});
+
+test('every command has a help', () => {
+  for (const name of ['sample', 'train', 'doctor', 'verify', 'demo', 'bench', 'setup']) {
+    const { status, stdout, stderr } = cli(name, '--help');
+    assert.is(status, 0, stderr);
+    assert.match(stdout, new RegExp(`^rectiflow ${name} `));
+  }
+});
+
+test.run();
