@@ -1,0 +1,138 @@
+/** Files of tensors on disk (Node only): partial reads, and writes that never leave half a file behind. */
+import { open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
+import { dirname, basename, join } from 'node:path';
+import {
+  decodeFloat32, headerLength, parseHeader, safetensorsChunks, type Header, type HostTensor,
+} from './safetensors.ts';
+
+/** The calls that writing needs; a test replaces them by a full disk. */
+export interface Disk {
+  open(path: string, flags: string): Promise<FileHandle>;
+  rename(from: string, to: string): Promise<void>;
+  rm(path: string, options: { force: boolean }): Promise<void>;
+}
+
+/** The bytes of a file, or an error that says which file and why. */
+export async function readBytes(path: string): Promise<Uint8Array> {
+  try {
+    return new Uint8Array(await readFile(path));
+  } catch (error) {
+    throw explain(error, `cannot read ${path}`);
+  }
+}
+
+/** Header of a safetensors file; reads nothing else. */
+export async function readHeader(path: string): Promise<Header> {
+  return withFile(path, async file => headerOf(file, path));
+}
+
+/** Tensors of a safetensors file as f32: all, or those that `wanted` accepts; only their bytes are read. */
+export async function readTensors(path: string, wanted: (name: string) => boolean = () => true):
+  Promise<{ tensors: Record<string, HostTensor>; metadata: Record<string, string> }> {
+  return withFile(path, async file => {
+    const { entries, metadata } = await headerOf(file, path);
+    const tensors: Record<string, HostTensor> = {};
+    for (const [name, entry] of entries) {
+      if (!wanted(name)) continue;
+      tensors[name] = decodeFloat32(name, entry, await readAt(file, entry.begin, entry.end - entry.begin, path));
+    }
+    return { tensors, metadata };
+  });
+}
+
+/** Write a safetensors file in one step: readers see the old file or the whole new one. */
+export async function writeTensors(
+  path: string, tensors: Record<string, HostTensor>, metadata: Record<string, string> = {},
+): Promise<void> {
+  await writeAtomic(path, safetensorsChunks(tensors, metadata));
+}
+
+/**
+ * Write beside the target, flush to disk, then rename over it. If anything fails (a full disk, say) the new file is
+ * removed and the old one is untouched.
+ */
+export async function writeAtomic(
+  path: string, chunks: string | Uint8Array | Iterable<Uint8Array>, disk: Disk = { open, rename, rm },
+): Promise<void> {
+  const beside = join(dirname(path), `.${basename(path)}.${process.pid}.part`);
+  const parts = typeof chunks === 'string' ? [new TextEncoder().encode(chunks)]
+    : chunks instanceof Uint8Array ? [chunks] : chunks;
+  let file: FileHandle | undefined;
+  try {
+    file = await disk.open(beside, 'w');
+    for (const part of parts) await writeAll(file, part);
+    await file.sync();
+    await file.close();
+    file = undefined;
+    await disk.rename(beside, path);
+    await syncFolder(dirname(path), disk);
+  } catch (error) {
+    await file?.close().catch(() => {});
+    await disk.rm(beside, { force: true }).catch(() => {});
+    throw explain(error, `cannot write ${path}`);
+  }
+}
+
+async function writeAll(file: FileHandle, part: Uint8Array): Promise<void> {
+  const piece = 64 << 20;                       // one write call may take 2 GiB at most
+  for (let at = 0; at < part.length;) {
+    const { bytesWritten } = await file.write(part, at, Math.min(piece, part.length - at));
+    at += bytesWritten;
+  }
+}
+
+/** Make the rename itself durable; folders cannot be opened on Windows, where it is not needed. */
+async function syncFolder(folder: string, disk: Disk): Promise<void> {
+  if (process.platform === 'win32') return;
+  const handle = await disk.open(folder, 'r').catch(() => undefined);
+  await handle?.sync().catch(() => {});
+  await handle?.close();
+}
+
+async function withFile<T>(path: string, use: (file: FileHandle) => Promise<T>): Promise<T> {
+  let file: FileHandle;
+  try {
+    file = await open(path, 'r');
+  } catch (error) {
+    throw explain(error, `cannot read ${path}`);
+  }
+  try {
+    return await use(file);
+  } finally {
+    await file.close();
+  }
+}
+
+async function headerOf(file: FileHandle, path: string): Promise<Header> {
+  const { size } = await file.stat();
+  const first = await readAt(file, 0, Math.min(8, size), path);
+  const length = headerLength(first, size, path);
+  return parseHeader(await readAt(file, 0, 8 + length, path), size, path);
+}
+
+async function readAt(file: FileHandle, position: number, length: number, path: string): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  for (let at = 0; at < length;) {
+    const { bytesRead } = await file.read(bytes, at, Math.min(1 << 30, length - at), position + at);
+    if (bytesRead === 0) throw new Error(`cannot read ${path}: it ended at byte ${position + at} while being read`);
+    at += bytesRead;
+  }
+  return bytes;
+}
+
+const reasons: Record<string, string> = {
+  ENOENT: 'no such file or folder',
+  EISDIR: 'it is a folder',
+  ENOTDIR: 'part of the path is not a folder',
+  EACCES: 'permission denied',
+  EPERM: 'permission denied',
+  EROFS: 'the disk is read-only',
+  ENOSPC: 'the disk is full; nothing was changed, free some space and try again',
+  EDQUOT: 'the disk quota is used up; nothing was changed, free some space and try again',
+};
+
+function explain(error: unknown, what: string): Error {
+  const code = (error as NodeJS.ErrnoException).code;
+  const reason = (code && reasons[code]) ?? (error as Error).message;
+  return Object.assign(new Error(`${what}: ${reason}`, { cause: error }), { code });
+}
