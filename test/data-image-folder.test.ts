@@ -22,10 +22,15 @@ function folder(metadata: object[] | string, name = 'metadata.jsonl'): string {
 
 /** left third red, middle green, right blue */
 async function stripes(width = 48, height = 16) {
-  const third = (left: number, background: string) =>
-    ({ input: { create: { width: width / 3, height, channels: 3 as const, background } }, left, top: 0 });
+  const third = (left: number, background: string) => ({
+    input: { create: { width: width / 3, height, channels: 3 as const, background } },
+    left,
+    top: 0,
+  });
   return sharp({ create: { width, height, channels: 3, background: '#f00' } })
-    .composite([third(width / 3, '#0f0'), third(2 * width / 3, '#00f')]).png().toBuffer();
+    .composite([third(width / 3, '#0f0'), third((2 * width) / 3, '#00f')])
+    .png()
+    .toBuffer();
 }
 
 async function failure(path: string, options = {}): Promise<DataError> {
@@ -80,28 +85,53 @@ test('grey, 16-bit, transparent, CMYK and turned images all become RGB', async (
   await solid('#f00').removeAlpha().toColourspace('rgb16').png().toFile(join(path, 'deep.png'));
   await solid({ r: 0, g: 0, b: 0, alpha: 0 }).png().toFile(join(path, 'clear.png'));
   await solid('#fff').removeAlpha().toColourspace('cmyk').jpeg().toFile(join(path, 'cmyk.jpg'));
-  await sharp(await stripes(48, 48)).withMetadata({ orientation: 6 }).jpeg().toFile(join(path, 'turned.jpg'));
+  await sharp(await stripes(48, 48))
+    .withMetadata({ orientation: 6 })
+    .jpeg()
+    .toFile(join(path, 'turned.jpg'));
   const pixels = toBytes((await loadImageFolder(path, { resolution: 8, centerCrop: true })).images);
-  const near = (image: number, y: number, x: number, colour: number[]) => colour.forEach((value, c) =>
-    assert.ok(Math.abs(pixels[((image * 8 + y) * 8 + x) * 3 + c] - value) < 12, `${names[image]} at ${y}, ${x}`));
+  const near = (image: number, y: number, x: number, colour: number[]) =>
+    colour.forEach((value, c) =>
+      assert.ok(Math.abs(pixels[((image * 8 + y) * 8 + x) * 3 + c] - value) < 12, `${names[image]} at ${y}, ${x}`),
+    );
   near(0, 4, 4, [128, 128, 128]);
   near(1, 4, 4, [255, 0, 0]);
   near(2, 4, 4, [255, 255, 255]);
   near(3, 4, 4, [255, 255, 255]);
-  near(4, 0, 4, [255, 0, 0]);                       // what was left is now on top
+  near(4, 0, 4, [255, 0, 0]); // what was left is now on top
   near(4, 7, 4, [0, 0, 255]);
 });
 
 test('all that is wrong is told with the line, the first ten in the message', async () => {
   const png = await stripes();
-  const jpg = await sharp({ create: { width: 64, height: 64, channels: 3, background: '#f00', noise: { type: 'gaussian',
-    mean: 128, sigma: 50 } } }).jpeg().toBuffer();
-  const path = folder([
-    '{"file_name": "good.png", "text": "good"}', '', '{"file_name": "nocaption.png"}', '{"file_name": "a.png", "text": " "}',
-    '{"text": "no file"}', '{"file_name": "gone.png", "text": "gone"}', '{"file_name": "cut.png", "text": "cut"}',
-    '{"file_name": "text.png", "text": "not an image"}', '{"file_name": "empty.png", "text": "empty"}', '{broken',
-    '{"file_name": "cut.jpg", "text": "cut"}', '{"file_name": "good.png", "text": "again"}', '[1]',
-  ].join('\n'));
+  const jpg = await sharp({
+    create: {
+      width: 64,
+      height: 64,
+      channels: 3,
+      background: '#f00',
+      noise: { type: 'gaussian', mean: 128, sigma: 50 },
+    },
+  })
+    .jpeg()
+    .toBuffer();
+  const path = folder(
+    [
+      '{"file_name": "good.png", "text": "good"}',
+      '',
+      '{"file_name": "nocaption.png"}',
+      '{"file_name": "a.png", "text": " "}',
+      '{"text": "no file"}',
+      '{"file_name": "gone.png", "text": "gone"}',
+      '{"file_name": "cut.png", "text": "cut"}',
+      '{"file_name": "text.png", "text": "not an image"}',
+      '{"file_name": "empty.png", "text": "empty"}',
+      '{broken',
+      '{"file_name": "cut.jpg", "text": "cut"}',
+      '{"file_name": "good.png", "text": "again"}',
+      '[1]',
+    ].join('\n'),
+  );
   writeFileSync(join(path, 'good.png'), png);
   writeFileSync(join(path, 'cut.png'), png.subarray(0, png.length - 30));
   writeFileSync(join(path, 'cut.jpg'), jpg.subarray(0, jpg.length / 2));

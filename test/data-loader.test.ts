@@ -10,7 +10,8 @@ const test = suite('data: loader');
 
 test('every epoch has each image once, in an order of its own', () => {
   const indices = take(new BatchSampler(captions, options), 5).flatMap((batch) => [...batch.indices]);
-  const first = indices.slice(0, 10), second = indices.slice(10);
+  const first = indices.slice(0, 10),
+    second = indices.slice(10);
   assert.equal([...first].sort(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
   assert.equal([...second].sort(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
   assert.not.equal(first, second);
@@ -28,8 +29,14 @@ test('a resumed run repeats exactly what an uninterrupted one draws', () => {
 test('the batch size does not change what a sample is', () => {
   const small = take(new BatchSampler(captions, { ...options, batchSize: 1 }), 24);
   const large = take(new BatchSampler(captions, { ...options, batchSize: 24 }), 1)[0];
-  assert.equal(small.flatMap((batch) => batch.captions), large.captions);
-  assert.equal(small.flatMap((batch) => batch.flips), large.flips);
+  assert.equal(
+    small.flatMap((batch) => batch.captions),
+    large.captions,
+  );
+  assert.equal(
+    small.flatMap((batch) => batch.flips),
+    large.flips,
+  );
 });
 
 test('captions are dropped, specific or general in the shares asked for', () => {
@@ -58,7 +65,7 @@ test('what cannot be sampled is refused', () => {
 
 test('pixels are gathered in the order of the batch and mirrored where asked', () => {
   const pixel = (value: number) => [value, value + 0.1, value + 0.2];
-  const images = new Float32Array([0, 1, 2, 3, 4, 5, 6, 7].flatMap(pixel));            // two images of 2 × 2
+  const images = new Float32Array([0, 1, 2, 3, 4, 5, 6, 7].flatMap(pixel)); // two images of 2 × 2
   const batch = { indices: new Uint32Array([1, 0]), captions: ['', ''], flips: [true, false] };
   const expected = new Float32Array([5, 4, 7, 6, 0, 1, 2, 3].flatMap(pixel));
   assert.equal(gatherImages({ size: 2, images }, batch), expected);

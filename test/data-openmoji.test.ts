@@ -11,7 +11,8 @@ const test = suite('data: openmoji');
 test.after(() => rmSync(folder, { recursive: true, force: true }));
 
 test('has thousands of captioned pictures; skin tones are optional and know what they are of', () => {
-  const all = openMojiEntries('all'), toned = openMojiEntries('all', true);
+  const all = openMojiEntries('all'),
+    toned = openMojiEntries('all', true);
   assert.ok(all.length > 2000 && toned.length > 4000);
   assert.is(new Set(toned.map((entry) => entry.id)).size, toned.length);
   assert.ok(toned.every((entry) => entry.captions.length > 0 && entry.captions.every((c) => c === c.toLowerCase())));
@@ -22,22 +23,53 @@ test('has thousands of captioned pictures; skin tones are optional and know what
 
 test('captions go from the specific to the general', () => {
   const apple = openMojiEntries('popular').find((entry) => entry.id === '1F34E')!;
-  assert.equal(apple.captions, ['red apple', 'apple', 'diet', 'food', 'fruit', 'health', 'red', 'ripe', 'food fruit',
-    'food drink']);
+  assert.equal(apple.captions, [
+    'red apple',
+    'apple',
+    'diet',
+    'food',
+    'fruit',
+    'health',
+    'red',
+    'ripe',
+    'food fruit',
+    'food drink',
+  ]);
 });
 
 test('the popular set is 256 different things with names of their own', () => {
   const names = openMojiEntries('popular').map((entry) => entry.captions[0]);
   assert.is(names.length, 256);
   assert.is(new Set(names).size, 256);
-  for (const name of ['red apple', 'green apple', 'banana', 'strawberry', 'red heart', 'blue heart', 'grinning face',
-    'smiling face with sunglasses', 'cat face', 'dog face', 'sun', 'rainbow', 'rocket', 'automobile', 'pizza',
-    'soccer ball', 'red circle', 'blue square']) assert.ok(names.includes(name), name);
+  for (const name of [
+    'red apple',
+    'green apple',
+    'banana',
+    'strawberry',
+    'red heart',
+    'blue heart',
+    'grinning face',
+    'smiling face with sunglasses',
+    'cat face',
+    'dog face',
+    'sun',
+    'rainbow',
+    'rocket',
+    'automobile',
+    'pizza',
+    'soccer ball',
+    'red circle',
+    'blue square',
+  ])
+    assert.ok(names.includes(name), name);
 });
 
 test('a drawing fills the frame, over white, in its colours', async () => {
-  const circle = (r: number) => Buffer.from('<svg viewBox="0 0 72 72" xmlns="http://www.w3.org/2000/svg">' +
-    `<circle cx="30" cy="40" r="${r}" fill="#f00"/></svg>`);
+  const circle = (r: number) =>
+    Buffer.from(
+      '<svg viewBox="0 0 72 72" xmlns="http://www.w3.org/2000/svg">' +
+        `<circle cx="30" cy="40" r="${r}" fill="#f00"/></svg>`,
+    );
   const widthOf = (rgb: Uint8Array) => {
     const row = Array.from({ length: 32 }, (_, x) => rgb[(16 * 32 + x) * 3 + 1]);
     return row.filter((green) => green < 128).length;

@@ -11,7 +11,8 @@ const near = (got: number, want: number, tolerance = 1e-9) =>
   assert.ok(Math.abs(got - want) <= tolerance * Math.max(1, Math.abs(want)), `${got}, want ${want}`);
 
 test('Jacobi finds the eigenvalues and eigenvectors of a symmetric matrix', () => {
-  const n = 7, z = normal(1, 0, n * n);
+  const n = 7,
+    z = normal(1, 0, n * n);
   const m = Float64Array.from(z, (_, i) => z[i] + z[(i % n) * n + Math.floor(i / n)]);
   const { values, vectors } = symmetricEigen(m, n);
   for (let k = 0; k < n; k++) {
@@ -24,13 +25,16 @@ test('Jacobi finds the eigenvalues and eigenvectors of a symmetric matrix', () =
 });
 
 test('the Fréchet distance of one-dimensional Gaussians is (μ₁ − μ₂)² + (σ₁ − σ₂)²', () => {
-  const a = gaussianOf([1, 3], 1), b = gaussianOf([4, 10], 1);      // means 2, 7; σ √2, √18
+  const a = gaussianOf([1, 3], 1),
+    b = gaussianOf([4, 10], 1); // means 2, 7; σ √2, √18
   near(frechetDistance(a, b), 25 + (Math.sqrt(18) - Math.sqrt(2)) ** 2);
 });
 
 test('the Fréchet distance is zero to itself, symmetric, and adds up a shift', () => {
-  const x = normal(2, 0, 600), shifted = x.map(v => v + 2), y = normal(2, 1, 600).map((v, i) => v * (1 + i % 6));
-  const [gx, gs, gy] = [x, shifted, y].map(f => gaussianOf(f, 6));
+  const x = normal(2, 0, 600),
+    shifted = x.map((v) => v + 2),
+    y = normal(2, 1, 600).map((v, i) => v * (1 + (i % 6)));
+  const [gx, gs, gy] = [x, shifted, y].map((f) => gaussianOf(f, 6));
   near(frechetDistance(gx, gx), 0, 1e-10);
   near(frechetDistance(gx, gs), 6 * 4, 1e-6);
   near(frechetDistance(gx, gy), frechetDistance(gy, gx), 1e-10);
@@ -38,7 +42,7 @@ test('the Fréchet distance is zero to itself, symmetric, and adds up a shift', 
 
 test('fewer vectors than dimensions, or none, or NaN', () => {
   const few = gaussianOf(normal(3, 0, 3 * 8), 8);
-  near(frechetDistance(few, few), 0, 1e-5);   // eigenvalues that are zero cost √1e-16 each
+  near(frechetDistance(few, few), 0, 1e-5); // eigenvalues that are zero cost √1e-16 each
   assert.throws(() => gaussianOf([1, 2, 3], 3), /not two or more vectors/);
   assert.throws(() => gaussianOf([1, 2, NaN, 4], 2), /NaN/);
 });
@@ -52,8 +56,8 @@ test('a quarter circle has the straightness that calculus gives', () => {
   // z(t) = (cos, sin)(πt/2): |v|² = π²/4 and |Z₁ − Z₀|² = 2, so S = π²/4 − 2
   const n = 1000;
   const velocities = Array.from({ length: n }, (_, i) => {
-    const a = Math.PI / 2 * (i + 0.5) / n;
-    return [-Math.sin(a) * Math.PI / 2, Math.cos(a) * Math.PI / 2];
+    const a = ((Math.PI / 2) * (i + 0.5)) / n;
+    return [(-Math.sin(a) * Math.PI) / 2, (Math.cos(a) * Math.PI) / 2];
   });
   const { straightness: s, cost, ratio } = straightness(velocities, 1);
   near(s, Math.PI ** 2 / 4 - 2, 1e-5);
@@ -62,7 +66,14 @@ test('a quarter circle has the straightness that calculus gives', () => {
 });
 
 test('batches add up, and unequal steps are weighted', () => {
-  const a = [[1, 0], [0, 1]], b = [[2, 2], [2, 2]];
+  const a = [
+      [1, 0],
+      [0, 1],
+    ],
+    b = [
+      [2, 2],
+      [2, 2],
+    ];
   const both = new Straightness().add(a, 1).add(b, 1).result();
   near(both.straightness, (straightness(a, 1).straightness + 0) / 2);
   near(both.cost, (0.5 + 8) / 2);
@@ -71,7 +82,8 @@ test('batches add up, and unequal steps are weighted', () => {
 });
 
 test('the nearest real image decides the caption', () => {
-  const real = [0, 0, 10, 0, 0, 10], captions = ['dot', 'right', 'up'];
+  const real = [0, 0, 10, 0, 0, 10],
+    captions = ['dot', 'right', 'up'];
   const made = [1, 1, 9, 2, 6, 1];
   assert.equal([...nearest(made, real, 2).index], [0, 1, 1]);
   near(nearest(made, real, 2).distance[0], Math.SQRT2);
@@ -81,17 +93,25 @@ test('the nearest real image decides the caption', () => {
 });
 
 test('standardised dimensions have a spread of one, constant ones stay', () => {
-  const x = [1, 5, 3, 5, 5, 5], spread = deviations(x, 2);
+  const x = [1, 5, 3, 5, 5, 5],
+    spread = deviations(x, 2);
   near(deviations(standardise(x, spread), 2)[0], 1, 1e-6);
   assert.is(spread[1], 1);
 });
 
 /** Discs of random colour and place: [count, 32, 32, 3]. */
 function discs(seed: number, count: number): Float32Array {
-  const out = new Float32Array(count * 32 * 32 * 3), u = uniform(seed, 'discs', count * 6);
+  const out = new Float32Array(count * 32 * 32 * 3),
+    u = uniform(seed, 'discs', count * 6);
   for (let i = 0; i < count; i++) {
-    const [cx, cy, radius, ...colour] = [8 + 16 * u[i * 6], 8 + 16 * u[i * 6 + 1], 4 + 6 * u[i * 6 + 2],
-      u[i * 6 + 3], u[i * 6 + 4], u[i * 6 + 5]];
+    const [cx, cy, radius, ...colour] = [
+      8 + 16 * u[i * 6],
+      8 + 16 * u[i * 6 + 1],
+      4 + 6 * u[i * 6 + 2],
+      u[i * 6 + 3],
+      u[i * 6 + 4],
+      u[i * 6 + 5],
+    ];
     for (let y = 0; y < 32; y++) {
       for (let x = 0; x < 32; x++) {
         const inside = Math.hypot(x - cx, y - cy) < radius;
@@ -105,11 +125,18 @@ function discs(seed: number, count: number): Float32Array {
 test('in the feature space, blur, noise and other colours are all further away than a second draw', () => {
   const count = 200;
   const gauss = (images: Float32Array) => gaussianOf(imageFeatures(images, 32, 32), featureCount);
-  const real = gauss(discs(1, count)), other = discs(2, count);
+  const real = gauss(discs(1, count)),
+    other = discs(2, count);
   const floor = frechetDistance(real, gauss(other));
-  const blurred = other.map((_, i) => (other[i] + other[i - 3] + other[i + 3] + other[i - 96] + other[i + 96]) / 5 || 0);
+  const blurred = other.map(
+    (_, i) => (other[i] + other[i - 3] + other[i + 3] + other[i - 96] + other[i + 96]) / 5 || 0,
+  );
   const noise = normal(9, 0, other.length);
-  const variants = { blurred, noisy: other.map((v, i) => v + 0.1 * noise[i]), grey: other.map((v, i) => (i % 3 ? v * 0.5 : v)) };
+  const variants = {
+    blurred,
+    noisy: other.map((v, i) => v + 0.1 * noise[i]),
+    grey: other.map((v, i) => (i % 3 ? v * 0.5 : v)),
+  };
   for (const [name, images] of Object.entries(variants)) {
     const distance = frechetDistance(real, gauss(images));
     assert.ok(distance > 1.5 * floor, `${name}: ${distance}, floor ${floor}`);
@@ -117,10 +144,21 @@ test('in the feature space, blur, noise and other colours are all further away t
 });
 
 test('features are the same for ever', () => {
-  const features = imageFeatures(uniform(1, 'image', 32 * 32 * 3).map(u => 2 * u - 1), 32, 32);
+  const features = imageFeatures(
+    uniform(1, 'image', 32 * 32 * 3).map((u) => 2 * u - 1),
+    32,
+    32,
+  );
   assert.is(features.length, featureCount);
-  const pinned: [number, number][] = [[0, 0.0232363194], [20, -0.0579427034], [24, 2.9141845703], [31, 1.9119889736],
-    [32, 1.8167498112], [45, 0.0422933586], [63, 0.3063171804]];
+  const pinned: [number, number][] = [
+    [0, 0.0232363194],
+    [20, -0.0579427034],
+    [24, 2.9141845703],
+    [31, 1.9119889736],
+    [32, 1.8167498112],
+    [45, 0.0422933586],
+    [63, 0.3063171804],
+  ];
   for (const [i, value] of pinned) near(features[i], value, 1e-6);
   assert.throws(() => imageFeatures(new Float32Array(8 * 8 * 3), 8, 8), /smaller than 16/);
   assert.throws(() => imageFeatures(new Float32Array(100), 32, 32), /are not images/);

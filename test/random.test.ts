@@ -1,13 +1,20 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
-  normal, permutation, randint, threefry, TorchGenerator, uniform, uniformU32, words,
+  normal,
+  permutation,
+  randint,
+  threefry,
+  TorchGenerator,
+  uniform,
+  uniformU32,
+  words,
 } from '../src/tensor/random.ts';
 
 const test = suite('random');
 const close = (got: ArrayLike<number>, want: number[], tolerance = 6e-5) =>
   want.forEach((w, i) => assert.ok(Math.abs(got[i] - w) < tolerance, `element ${i}: ${got[i]}, want ${w}`));
-const hex = (pair: Uint32Array) => [...pair].map(word => word.toString(16).padStart(8, '0')).join(' ');
+const hex = (pair: Uint32Array) => [...pair].map((word) => word.toString(16).padStart(8, '0')).join(' ');
 
 test('Threefry2x32-20 gives the published vectors of Random123', () => {
   const out = new Uint32Array(2);
@@ -26,7 +33,12 @@ test('streams are the same for ever', () => {
 
 test('any part of a stream can be computed without the rest', () => {
   const all = words(7, 'noise', 0, 101);
-  for (const [start, count] of [[0, 5], [3, 8], [99, 2], [50, 1]]) {
+  for (const [start, count] of [
+    [0, 5],
+    [3, 8],
+    [99, 2],
+    [50, 1],
+  ]) {
     assert.equal(words(7, 'noise', start, count), all.slice(start, start + count));
   }
   assert.is(uniformU32(7, 'noise', 42), all[42]);
@@ -34,7 +46,9 @@ test('any part of a stream can be computed without the rest', () => {
 });
 
 test('seeds above 32 bits and streams do not repeat each other', () => {
-  const seen = [1, 2 ** 32 + 1, 2 ** 33 + 1].flatMap(seed => [0, 1, 'a'].map(stream => uniformU32(seed, stream, 0)));
+  const seen = [1, 2 ** 32 + 1, 2 ** 33 + 1].flatMap((seed) =>
+    [0, 1, 'a'].map((stream) => uniformU32(seed, stream, 0)),
+  );
   assert.is(new Set(seen).size, 9);
   assert.throws(() => uniformU32(-1, 0, 0), /seed must be a whole number/);
   assert.throws(() => uniformU32(0.5, 0, 0), /seed must be a whole number/);
@@ -42,17 +56,22 @@ test('seeds above 32 bits and streams do not repeat each other', () => {
 
 test('uniforms fill [0, 1) evenly and normals are normal', () => {
   const n = 100_000;
-  const u = uniform(3, 0, n), z = normal(3, 1, n);
+  const u = uniform(3, 0, n),
+    z = normal(3, 1, n);
   const moment = (x: Float32Array, k: number) => x.reduce((sum, v) => sum + v ** k, 0) / n;
-  assert.ok(Math.min(...u.subarray(0, 1000)) >= 0 && u.every(v => v < 1));
+  assert.ok(Math.min(...u.subarray(0, 1000)) >= 0 && u.every((v) => v < 1));
   assert.ok(Math.abs(moment(u, 1) - 1 / 2) < 0.004 && Math.abs(moment(u, 2) - 1 / 3) < 0.004);
   assert.ok(Math.abs(moment(z, 1)) < 0.012 && Math.abs(moment(z, 2) - 1) < 0.02);
   assert.ok(Math.abs(moment(z, 3)) < 0.05 && Math.abs(moment(z, 4) - 3) < 0.15);
 });
 
 test('a permutation holds each number once and differs by epoch', () => {
-  const a = permutation(5, 0, 1000), b = permutation(5, 1, 1000);
-  assert.equal([...a].sort((x, y) => x - y), [...Array(1000).keys()]);
+  const a = permutation(5, 0, 1000),
+    b = permutation(5, 1, 1000);
+  assert.equal(
+    [...a].sort((x, y) => x - y),
+    [...Array(1000).keys()],
+  );
   assert.equal(permutation(5, 0, 1000), a);
   assert.ok(a.some((v, i) => v !== b[i]));
   assert.equal(permutation(5, 0, 0).length, 0);
@@ -60,7 +79,10 @@ test('a permutation holds each number once and differs by epoch', () => {
 
 test('randint stays in its range and reaches both ends', () => {
   const drawn = randint(1, 0, 1000, -3, 4);
-  assert.equal([...new Set(drawn)].sort((x, y) => x - y), [-3, -2, -1, 0, 1, 2, 3]);
+  assert.equal(
+    [...new Set(drawn)].sort((x, y) => x - y),
+    [-3, -2, -1, 0, 1, 2, 3],
+  );
   assert.throws(() => randint(1, 0, 1, 4, 4), /nothing to draw/);
 });
 
@@ -72,19 +94,30 @@ test('mt19937 gives its published first and 10,000th outputs', () => {
 });
 
 test('the same seeds give the numbers torch prints: fewer than 16 normals', () => {
-  close(new TorchGenerator(0).randn(6), [1.5410, -0.2934, -2.1788, 0.5684, -1.0845, -1.3986]);
-  close(new TorchGenerator(42).randn(9), [0.3367, 0.1288, 0.2345, 0.2303, -1.1229, -0.1863, 2.2082, -0.6380, 0.4617]);
+  close(new TorchGenerator(0).randn(6), [1.541, -0.2934, -2.1788, 0.5684, -1.0845, -1.3986]);
+  close(new TorchGenerator(42).randn(9), [0.3367, 0.1288, 0.2345, 0.2303, -1.1229, -0.1863, 2.2082, -0.638, 0.4617]);
 });
 
 test('the same seeds give the numbers torch prints: 16 normals and more', () => {
-  close(new TorchGenerator(0).randn(64), [-1.1258, -1.1524, -0.2506, -0.4339, 0.8487, 0.6920, -0.3160, -2.1152,
-    0.3223, -1.2633, 0.3500, 0.3081, 0.1198, 1.2377, 1.1168, -0.2473]);
-  close(new TorchGenerator(42).randn(64), [1.9269, 1.4873, 0.9007, -2.1055, 0.6784, -1.2345, -0.0431, -1.6047,
-    -0.7521, 1.6487, -0.3925, -1.4036, -0.7279, -0.5594, -0.7688, 0.7624]);
+  close(
+    new TorchGenerator(0).randn(64),
+    [
+      -1.1258, -1.1524, -0.2506, -0.4339, 0.8487, 0.692, -0.316, -2.1152, 0.3223, -1.2633, 0.35, 0.3081, 0.1198, 1.2377,
+      1.1168, -0.2473,
+    ],
+  );
+  close(
+    new TorchGenerator(42).randn(64),
+    [
+      1.9269, 1.4873, 0.9007, -2.1055, 0.6784, -1.2345, -0.0431, -1.6047, -0.7521, 1.6487, -0.3925, -1.4036, -0.7279,
+      -0.5594, -0.7688, 0.7624,
+    ],
+  );
 });
 
 test('a count that is no multiple of 16 draws its last 16 again', () => {
-  const long = new TorchGenerator(1).randn(32), short = new TorchGenerator(1).randn(20);
+  const long = new TorchGenerator(1).randn(32),
+    short = new TorchGenerator(1).randn(20);
   assert.equal(short.subarray(0, 4), long.subarray(0, 4));
   const generator = new TorchGenerator(1);
   generator.rand(20);

@@ -44,7 +44,8 @@ test('the header is padded so that every tensor is aligned', () => {
 });
 
 test('a file at an odd address in a larger buffer reads the same', () => {
-  const bytes = writeSafetensors(tensors), shifted = new Uint8Array(bytes.length + 3);
+  const bytes = writeSafetensors(tensors),
+    shifted = new Uint8Array(bytes.length + 3);
   shifted.set(bytes, 3);
   assert.equal(readSafetensors(shifted.subarray(3)), readSafetensors(bytes));
 });
@@ -87,9 +88,17 @@ test('all 65,536 halves survive the way through f32', () => {
 
 test('rounding to half goes to the nearest, ties to even', () => {
   const cases: [number, number][] = [
-    [1 + 2 ** -11, 1], [1 + 3 * 2 ** -11, 1 + 2 ** -9], [1 + 2 ** -11 + 2 ** -20, 1 + 2 ** -10],
-    [65519, 65504], [65520, Infinity], [-1e9, -Infinity], [2 ** -25, 0], [3 * 2 ** -25, 2 ** -23],
-    [2 ** -25 * 1.001, 2 ** -24], [2 ** -14 - 2 ** -26, 2 ** -14], [0.1, 0.0999755859375],
+    [1 + 2 ** -11, 1],
+    [1 + 3 * 2 ** -11, 1 + 2 ** -9],
+    [1 + 2 ** -11 + 2 ** -20, 1 + 2 ** -10],
+    [65519, 65504],
+    [65520, Infinity],
+    [-1e9, -Infinity],
+    [2 ** -25, 0],
+    [3 * 2 ** -25, 2 ** -23],
+    [2 ** -25 * 1.001, 2 ** -24],
+    [2 ** -14 - 2 ** -26, 2 ** -14],
+    [0.1, 0.0999755859375],
   ];
   for (const [value, want] of cases) assert.is(halfToFloat(floatToHalf(value)), want, `${value}`);
   assert.is(floatToHalf(-0), 0x8000);
@@ -104,7 +113,7 @@ test.after(() => rm(folder, { recursive: true }));
 test('one tensor is read from disk without the others', async () => {
   const path = join(folder, 'a.safetensors');
   await writeTensors(path, tensors, { by: 'test' });
-  const read = await readTensors(path, name => name === 'half');
+  const read = await readTensors(path, (name) => name === 'half');
   assert.equal(Object.keys(read.tensors), ['half']);
   assert.equal(read.tensors.half.data, tensors.half.data);
   assert.is((await readHeader(path)).metadata.by, 'test');
@@ -112,11 +121,15 @@ test('one tensor is read from disk without the others', async () => {
 
 test('missing and truncated files are explained', async () => {
   const rejects = async (promise: Promise<unknown>, message: RegExp) => {
-    const error = await promise.then(() => undefined, e => e as Error);
+    const error = await promise.then(
+      () => undefined,
+      (e) => e as Error,
+    );
     assert.match(error?.message ?? 'no error', message);
   };
   await rejects(readTensors(join(folder, 'none')), /cannot read .*none: no such file/);
-  const bytes = writeSafetensors(tensors), path = join(folder, 'cut.safetensors');
+  const bytes = writeSafetensors(tensors),
+    path = join(folder, 'cut.safetensors');
   for (const length of [0, 4, 30, bytes.length - 1]) {
     await writeFile(path, bytes.subarray(0, length));
     await rejects(readTensors(path), /cut\.safetensors: .*(too short|truncated)/);
@@ -127,17 +140,23 @@ test('a full disk keeps the old file and leaves nothing else', async () => {
   const path = join(folder, 'model.safetensors');
   await writeAtomic(path, 'old');
   const full = {
-    rename, rm,
+    rename,
+    rm,
     async open(name: string, flags: string) {
       const handle = await open(name, flags);
-      handle.write = async () => { throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' }); };
+      handle.write = async () => {
+        throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+      };
       return handle;
     },
   };
-  const error = await writeAtomic(path, 'new', full).then(() => undefined, e => e as Error);
+  const error = await writeAtomic(path, 'new', full).then(
+    () => undefined,
+    (e) => e as Error,
+  );
   assert.match(error!.message, /cannot write .*model\.safetensors: the disk is full/);
   assert.is(await readFile(path, 'utf8'), 'old');
-  assert.not.ok((await readdir(folder)).some(name => name.endsWith('.part')));
+  assert.not.ok((await readdir(folder)).some((name) => name.endsWith('.part')));
   await writeAtomic(path, 'new');
   assert.is(await readFile(path, 'utf8'), 'new');
 });

@@ -6,7 +6,12 @@ import { fixText } from '../src/nn/fix-text.ts';
 import { ClipTokenizer, trainBytePairTokenizer } from '../src/nn/tokenizer.ts';
 import { skip } from './skip.ts';
 
-interface Case { text: string; ids: number[]; ids77?: number[]; ids_nfc_only?: number[] }
+interface Case {
+  text: string;
+  ids: number[];
+  ids77?: number[];
+  ids_nfc_only?: number[];
+}
 
 const folder = 'test/data/tokenizer';
 const read = (...path: string[]) => readFileSync(join(...path), 'utf8');
@@ -57,7 +62,10 @@ test('a batch is the rows one after the other', () => {
   const batch = tokenizer.encodeBatch(['a cat', '', 'two dogs']);
   assert.is(batch.ids.length, 3 * 77);
   assert.equal(batch.ids.slice(77, 154), tokenizer.encode('').ids);
-  assert.equal(batch.lengths, ['a cat', '', 'two dogs'].map((text) => tokenizer.ids(text).length));
+  assert.equal(
+    batch.lengths,
+    ['a cat', '', 'two dogs'].map((text) => tokenizer.ids(text).length),
+  );
 });
 
 test('tokenizer_config.json sets the length and the padding', () => {
@@ -81,7 +89,12 @@ test('files that are not a CLIP tokenizer are refused with the file and line', (
 
 test('repairs mangled text and leaves ordinary text alone', () => {
   assert.is(fixText('cafÃ© ðŸ˜€ &amp; â€œhiâ€\x9d'), 'café 😀 & "hi"');
-  for (const text of ['São Paulo, Årø, Âge d’or'.replace('’', "'"), 'a < b &amp; c', '&nosuch; &constructor;', '日本語']) {
+  for (const text of [
+    'São Paulo, Årø, Âge d’or'.replace('’', "'"),
+    'a < b &amp; c',
+    '&nosuch; &constructor;',
+    '日本語',
+  ]) {
     assert.is(fixText(text), text);
   }
 });

@@ -11,7 +11,6 @@ const commands: Record<string, Entry> = {
   demo: ['sample the model that ships with rectiflow, with a side-by-side sheet', () => import('./commands/demo.ts')],
   doctor: ['what the GPU adapter can do, and a self-test of the kernels', () => import('./commands/doctor.ts')],
   verify: ['run golden cases against the engine', () => import('./commands/verify.ts')],
-  bench: ['time the kernels', () => import('./commands/bench.ts')],
   setup: ['find a GPU adapter, or install one', () => import('./commands/setup.ts')],
 };
 

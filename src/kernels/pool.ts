@@ -57,8 +57,15 @@ export class Pool {
     this.memory.pooled += storage.bytes;
     this.memory.arrays--;
     const list = this.#free.get(storage.bytes);
-    if (list) list.push(storage);
-    else this.#free.set(storage.bytes, [storage]);
+    if (!list) return void this.#free.set(storage.bytes, [storage]);
+    // Lowest number last: the same work takes the same buffers each time, and finds its bind groups ready.
+    let low = 0, high = list.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (list[middle].id > storage.id) low = middle + 1;
+      else high = middle;
+    }
+    list.splice(low, 0, storage);
   }
 
   /** Give pooled buffers back to the driver. Only while no command that uses them waits. */

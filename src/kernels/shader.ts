@@ -59,7 +59,7 @@ export function inspect(source: string): Map<string, Entry> {
 }
 
 function reachable(name: string, functions: Map<string, { body: string }>, words = new Set<string>()): Set<string> {
-  for (const word of functions.get(name)!.body.match(/[A-Za-z_]\w*/g) ?? []) {
+  for (const word of functions.get(name)!.body.match(/(?<![.\w])[A-Za-z_]\w*/g) ?? []) {
     if (words.has(word)) continue;
     words.add(word);
     if (functions.has(word)) reachable(word, functions, words);

@@ -6,7 +6,7 @@
  * @see Speer 2019, ftfy. https://github.com/rspeer/python-ftfy
  */
 export function fixText(text: string): string {
-  if (!text.includes('<')) text = unescapeHtml(text);       // ftfy leaves text alone that looks like real markup
+  if (!text.includes('<')) text = unescapeHtml(text); // ftfy leaves text alone that looks like real markup
   return unmangle(text)
     .replace(/[\uFB00-\uFB06\u0132\u0133]/g, (ligature) => ligature.normalize('NFKC'))
     .replace(/[\uFF01-\uFFEF\u3000]/g, (wide) => wide.normalize('NFKC'))
@@ -19,10 +19,43 @@ export function fixText(text: string): string {
 }
 
 const entities: Record<string, string> = {
-  amp: '&', lt: '<', gt: '>', quot: '"', apos: "'", nbsp: '\xA0', copy: '©', reg: '®', trade: '™', deg: '°',
-  hellip: '…', mdash: '—', ndash: '–', lsquo: '‘', rsquo: '’', ldquo: '“', rdquo: '”', laquo: '«', raquo: '»',
-  times: '×', middot: '·', bull: '•', euro: '€', pound: '£', yen: '¥', eacute: 'é', egrave: 'è', agrave: 'à',
-  ccedil: 'ç', ntilde: 'ñ', auml: 'ä', ouml: 'ö', uuml: 'ü', Auml: 'Ä', Ouml: 'Ö', Uuml: 'Ü', szlig: 'ß',
+  amp: '&',
+  lt: '<',
+  gt: '>',
+  quot: '"',
+  apos: "'",
+  nbsp: '\xA0',
+  copy: '©',
+  reg: '®',
+  trade: '™',
+  deg: '°',
+  hellip: '…',
+  mdash: '—',
+  ndash: '–',
+  lsquo: '‘',
+  rsquo: '’',
+  ldquo: '“',
+  rdquo: '”',
+  laquo: '«',
+  raquo: '»',
+  times: '×',
+  middot: '·',
+  bull: '•',
+  euro: '€',
+  pound: '£',
+  yen: '¥',
+  eacute: 'é',
+  egrave: 'è',
+  agrave: 'à',
+  ccedil: 'ç',
+  ntilde: 'ñ',
+  auml: 'ä',
+  ouml: 'ö',
+  uuml: 'ü',
+  Auml: 'Ä',
+  Ouml: 'Ö',
+  Uuml: 'Ü',
+  szlig: 'ß',
 };
 
 function unescapeHtml(text: string): string {

@@ -12,9 +12,9 @@ export interface TokenizerFiles {
 
 /** One text as the network takes it. */
 export interface Encoded {
-  ids: Int32Array;   // [T], padded or cut to maxLength
-  length: number;    // tokens before padding, start and end included
-  cut: string;       // the end of the text that did not fit, '' when all of it did
+  ids: Int32Array; // [T], padded or cut to maxLength
+  length: number; // tokens before padding, start and end included
+  cut: string; // the end of the text that did not fit, '' when all of it did
 }
 
 /**
@@ -43,7 +43,7 @@ export class ClipTokenizer {
     this.endId = this.#special(END);
     const pad = files.config?.pad_token;
     this.padId = pad === undefined ? this.endId : this.#special(typeof pad === 'string' ? pad : pad.content);
-    const configured = files.config?.model_max_length;      // transformers writes 1e30 for "no limit"
+    const configured = files.config?.model_max_length; // transformers writes 1e30 for "no limit"
     this.maxLength = options.maxLength ?? (configured !== undefined && configured < 1e6 ? configured : 77);
     this.#fixText = options.fixText ?? true;
     for (const [symbol, id] of Object.entries(this.vocab)) this.#symbols[id] = symbol;
@@ -80,7 +80,9 @@ export class ClipTokenizer {
   /** ids → text, lower case, without start, end and padding; one space after every piece. */
   decode(ids: ArrayLike<number>): string {
     const skip = new Set([this.startId, this.endId]);
-    const symbols = Array.from(ids).filter((id) => !skip.has(id)).map((id) => this.#symbols[id] ?? '');
+    const symbols = Array.from(ids)
+      .filter((id) => !skip.has(id))
+      .map((id) => this.#symbols[id] ?? '');
     const bytes = symbols.flatMap((symbol) => {
       const last = symbol.endsWith('</w>');
       const letters = [...(last ? symbol.slice(0, -4) : symbol)].map((letter) => byteOf.get(letter) ?? 0x3f);
@@ -116,8 +118,12 @@ function parseMerges(text: string, vocab: Record<string, number>): [string, stri
   text.split(/\r?\n/).forEach((line, i) => {
     if (line === '' || (i === 0 && line.startsWith('#version'))) return;
     const [left, right, ...rest] = line.split(' ');
-    const wrong = !left || !right || rest.length > 0 ? 'should be two symbols and a space'
-      : vocab[left + right] === undefined ? `'${left + right}' is not in vocab.json` : '';
+    const wrong =
+      !left || !right || rest.length > 0
+        ? 'should be two symbols and a space'
+        : vocab[left + right] === undefined
+          ? `'${left + right}' is not in vocab.json`
+          : '';
     if (wrong) throw new Error(`tokenizer: merges.txt:${i + 1}: ${wrong}\n  ${line}`);
     merges.push([left, right]);
   });
@@ -126,31 +132,55 @@ function parseMerges(text: string, vocab: Record<string, number>): [string, stri
 
 /** The pipeline that openai/clip-vit-large-patch14 has in its tokenizer.json. */
 function buildModel(vocab: Record<string, number>, merges: [string, string][], start: number, end: number): Tokenizer {
-  const special = (id: number, content: string) =>
-    ({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true });
-  return new Tokenizer({
-    version: '1.0', truncation: null, padding: null,
-    added_tokens: [special(start, START), special(end, END)],
-    normalizer: {
-      type: 'Sequence',
-      normalizers: [
-        { type: 'NFC' }, { type: 'Replace', pattern: { Regex: '\\s+' }, content: ' ' }, { type: 'Lowercase' },
-      ],
+  const special = (id: number, content: string) => ({
+    id,
+    content,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
+  });
+  return new Tokenizer(
+    {
+      version: '1.0',
+      truncation: null,
+      padding: null,
+      added_tokens: [special(start, START), special(end, END)],
+      normalizer: {
+        type: 'Sequence',
+        normalizers: [
+          { type: 'NFC' },
+          { type: 'Replace', pattern: { Regex: '\\s+' }, content: ' ' },
+          { type: 'Lowercase' },
+        ],
+      },
+      pre_tokenizer: {
+        type: 'Sequence',
+        pretokenizers: [
+          { type: 'Split', pattern: { Regex: piecePattern }, behavior: 'Removed', invert: true },
+          { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false },
+        ],
+      },
+      post_processor: {
+        type: 'RobertaProcessing',
+        sep: [END, end],
+        cls: [START, start],
+        trim_offsets: false,
+        add_prefix_space: false,
+      },
+      decoder: { type: 'ByteLevel' },
+      model: {
+        type: 'BPE',
+        dropout: null,
+        unk_token: END,
+        continuing_subword_prefix: '',
+        end_of_word_suffix: '</w>',
+        fuse_unk: false,
+        vocab,
+        merges,
+      },
     },
-    pre_tokenizer: {
-      type: 'Sequence',
-      pretokenizers: [
-        { type: 'Split', pattern: { Regex: piecePattern }, behavior: 'Removed', invert: true },
-        { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false },
-      ],
-    },
-    post_processor: {
-      type: 'RobertaProcessing', sep: [END, end], cls: [START, start], trim_offsets: false, add_prefix_space: false,
-    },
-    decoder: { type: 'ByteLevel' },
-    model: {
-      type: 'BPE', dropout: null, unk_token: END, continuing_subword_prefix: '', end_of_word_suffix: '</w>',
-      fuse_unk: false, vocab, merges,
-    },
-  }, {});
+    {},
+  );
 }

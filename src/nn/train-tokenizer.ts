@@ -20,7 +20,7 @@ export function trainBytePairTokenizer(texts: Iterable<string>, vocabSize: numbe
     throw new Error(`trainBytePairTokenizer: vocabSize ${vocabSize} is below ${smallest} (2 × 256 bytes, start, end)`);
   }
   const words = countWords(texts);
-  const pairs = new Map<string, number>();                  // 'left right' → how often they are neighbours
+  const pairs = new Map<string, number>(); // 'left right' → how often they are neighbours
   const add = (symbols: string[], count: number) => {
     for (let i = 0; i + 1 < symbols.length; i++) {
       const pair = `${symbols[i]} ${symbols[i + 1]}`;
@@ -30,7 +30,7 @@ export function trainBytePairTokenizer(texts: Iterable<string>, vocabSize: numbe
   for (const { symbols, count } of words) add(symbols, count);
 
   const merges: string[] = [];
-  const known = new Set<string>();                          // two merges can spell the same symbol
+  const known = new Set<string>(); // two merges can spell the same symbol
   while (smallest + known.size < vocabSize) {
     const best = mostFrequent(pairs);
     if (best === undefined) break;
@@ -52,7 +52,10 @@ export function trainBytePairTokenizer(texts: Iterable<string>, vocabSize: numbe
   return { vocab, vocabJson: JSON.stringify(vocab), merges: ['#version: 0.2', ...merges, ''].join('\n') };
 }
 
-interface Word { symbols: string[]; count: number }
+interface Word {
+  symbols: string[];
+  count: number;
+}
 
 function countWords(texts: Iterable<string>): Word[] {
   const symbolOf = new Map(byteSymbols);
@@ -67,7 +70,7 @@ function countWords(texts: Iterable<string>): Word[] {
 
 function mostFrequent(pairs: Map<string, number>): string | undefined {
   let best: string | undefined;
-  let most = 1;                                             // a pair seen once is not worth a token
+  let most = 1; // a pair seen once is not worth a token
   for (const [pair, count] of pairs) {
     if (count > most || (count === most && best !== undefined && pair < best)) [best, most] = [pair, count];
   }

@@ -25,7 +25,7 @@ export function threefry(k0: number, k1: number, c0: number, c1: number, out: Ui
     x = (x + y) | 0;
     y = ((y << r) | (y >>> (32 - r))) ^ x;
     if ((round & 3) === 3) {
-      const step = (round >> 2) + 1;                  // a key word is injected after every fourth round
+      const step = (round >> 2) + 1; // a key word is injected after every fourth round
       x = (x + keys[step % 3]) | 0;
       y = (y + keys[(step + 1) % 3] + step) | 0;
     }
@@ -46,7 +46,8 @@ export function words(seed: number, stream: Stream, start: number, count: number
   checkSeed(seed);
   const key = typeof stream === 'string' ? fnv1a32(stream) : stream;
   const high = Math.floor(seed / 2 ** 32);
-  const out = new Uint32Array(count), pair = new Uint32Array(2);
+  const out = new Uint32Array(count),
+    pair = new Uint32Array(2);
   for (let i = 0; i < count;) {
     const at = start + i;
     threefry(seed, key, Math.floor(at / 2), high, pair);
@@ -63,7 +64,7 @@ export function uniformU32(seed: number, stream: Stream, counter: number): numbe
 
 /** `count` numbers in [0, 1), multiples of 2⁻²⁴ and so exact in f32. */
 export function uniform(seed: number, stream: Stream, count: number, start = 0): Float32Array {
-  return Float32Array.from(words(seed, stream, start, count), word => (word >>> 8) * 2 ** -24);
+  return Float32Array.from(words(seed, stream, start, count), (word) => (word >>> 8) * 2 ** -24);
 }
 
 /**
@@ -87,7 +88,7 @@ export function normal(seed: number, stream: Stream, count: number, start = 0): 
 /** `count` integers in [low, high); the bias is below (high − low) / 2³². */
 export function randint(seed: number, stream: Stream, count: number, low: number, high: number, start = 0): Int32Array {
   if (!(high > low)) throw new RangeError(`randint: nothing to draw from [${low}, ${high})`);
-  return Int32Array.from(words(seed, stream, start, count), word => low + Math.floor(word * 2 ** -32 * (high - low)));
+  return Int32Array.from(words(seed, stream, start, count), (word) => low + Math.floor(word * 2 ** -32 * (high - low)));
 }
 
 /** The numbers 0 … n − 1 in an order that depends on the seed and the epoch only (Fisher–Yates). */

@@ -1,12 +1,16 @@
 /** Where ticks go and what they say. */
-export interface Tick { value: number; label: string }
+export interface Tick {
+  value: number;
+  label: string;
+}
 
 /** Multiples of 1, 2 or 5 times a power of ten that lie in [low, high], about `wanted` of them. */
 export function linearTicks(low: number, high: number, wanted: number): Tick[] {
   const rough = (high - low) / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5, 10].find((m) => m * power >= rough * 0.99) ?? 10);
-  const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
+  const first = Math.ceil(low / step - 1e-9),
+    last = Math.floor(high / step + 1e-9);
   const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   return Array.from({ length: last - first + 1 }, (_, i) => {
     const value = (first + i) * step;
@@ -24,8 +28,9 @@ export function logTicks(low: number, high: number, wanted: number): Tick[] {
   for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++) {
     if (e % every !== 0) continue;
     for (const factor of factors) {
-      const value = factor * 10 ** e;
-      if (value >= low * 0.999 && value <= high * 1.001) ticks.push({ value, label: tickLabel(value, Math.max(0, -e)) });
+      const value = Number(`${factor}e${e}`);
+      if (value >= low * 0.999 && value <= high * 1.001)
+        ticks.push({ value, label: tickLabel(value, Math.max(0, -e)) });
     }
   }
   return ticks;

@@ -4,7 +4,7 @@ import { drawText, ink, round, textWidth } from './text.ts';
 export interface Series {
   name: string;
   x: ArrayLike<number>;
-  y: ArrayLike<number>;      // what is not finite leaves a gap
+  y: ArrayLike<number>; // what is not finite leaves a gap
   colour?: string;
 }
 
@@ -12,8 +12,8 @@ export interface CurvesOptions {
   title?: string;
   xLabel?: string;
   yLabel?: string;
-  logY?: boolean;            // values that are not above 0 leave a gap
-  smoothing?: number;        // 0 … 1: share of the running mean that is kept from step to step; the raw curve stays, pale
+  logY?: boolean; // values that are not above 0 leave a gap
+  smoothing?: number; // 0 … 1: share of the running mean that is kept from step to step; the raw curve stays, pale
   width?: number;
   height?: number;
 }
@@ -30,7 +30,10 @@ export function drawCurves(series: Series[], options: CurvesOptions = {}): strin
     return { name: s.name, colour: s.colour ?? palette[i % palette.length], raw, smooth };
   });
   const shown = lines.flatMap(({ raw }) => raw).filter((p) => p !== undefined);
-  const xRange = range(shown.map(([x]) => x), false);
+  const xRange = range(
+    shown.map(([x]) => x),
+    false,
+  );
   const yRange = range(withoutOutliers(shown.map(([, y]) => y)), logY);
   const yTicks = logY ? logTicks(...yRange, 6) : linearTicks(...yRange, 6);
   const xTicks = linearTicks(...xRange, Math.max(2, Math.round(width / 110)));
@@ -38,62 +41,85 @@ export function drawCurves(series: Series[], options: CurvesOptions = {}): strin
   const legendTop = title ? 40 : 14;
   const frame = {
     left: 24 + (yLabel ? 18 : 0) + Math.max(20, ...yTicks.map((tick) => textWidth(tick.label, 12))),
-    top: legendTop + (lines.length > 0 ? 26 : 0), right: width - 24, bottom: height - (xLabel ? 52 : 34),
+    top: legendTop + (lines.length > 0 ? 26 : 0),
+    right: width - 24,
+    bottom: height - (xLabel ? 52 : 34),
   };
-  const toX = (x: number) => frame.left + (x - xRange[0]) / (xRange[1] - xRange[0]) * (frame.right - frame.left);
-  const along = (y: number) => logY ? Math.log(y) : y;
-  const toY = (y: number) => frame.bottom -
-    (along(y) - along(yRange[0])) / (along(yRange[1]) - along(yRange[0])) * (frame.bottom - frame.top);
+  const toX = (x: number) => frame.left + ((x - xRange[0]) / (xRange[1] - xRange[0])) * (frame.right - frame.left);
+  const along = (y: number) => (logY ? Math.log(y) : y);
+  const toY = (y: number) =>
+    frame.bottom - ((along(y) - along(yRange[0])) / (along(yRange[1]) - along(yRange[0]))) * (frame.bottom - frame.top);
 
   const svg: string[] = [];
   if (title) svg.push(drawText(title, frame.left, 28, { size: 16, bold: true }));
   for (const { value, label } of yTicks) {
     const y = Math.round(toY(value)) + 0.5;
-    svg.push(`<path d="M${frame.left} ${y}H${frame.right}" stroke="${ink.grid}"/>`,
-      drawText(label, frame.left - 8, y + 4, { size: 12, anchor: 'end', colour: ink.muted }));
+    svg.push(
+      `<path d="M${frame.left} ${y}H${frame.right}" stroke="${ink.grid}"/>`,
+      drawText(label, frame.left - 8, y + 4, { size: 12, anchor: 'end', colour: ink.muted }),
+    );
   }
   for (const { value, label } of xTicks) {
     const x = Math.round(toX(value)) + 0.5;
-    svg.push(`<path d="M${x} ${frame.bottom}v5" stroke="${ink.muted}"/>`,
-      drawText(label, x, frame.bottom + 19, { size: 12, anchor: 'middle', colour: ink.muted }));
+    svg.push(
+      `<path d="M${x} ${frame.bottom}v5" stroke="${ink.muted}"/>`,
+      drawText(label, x, frame.bottom + 19, { size: 12, anchor: 'middle', colour: ink.muted }),
+    );
   }
-  svg.push(`<clipPath id="frame"><path d="M${frame.left} ${frame.top}H${frame.right}V${frame.bottom}H${frame.left}z"/>` +
-    '</clipPath><g clip-path="url(#frame)" fill="none" stroke-linejoin="round">');
+  svg.push(
+    `<clipPath id="frame"><path d="M${frame.left} ${frame.top}H${frame.right}V${frame.bottom}H${frame.left}z"/>` +
+      '</clipPath><g clip-path="url(#frame)" fill="none" stroke-linejoin="round">',
+  );
   const pixels = frame.right - frame.left;
   const curve = (line: Point[], colour: string, style: string) =>
     svg.push(`<path d="${pathOf(thinned(line, pixels), toX, toY)}" stroke="${colour}" ${style}/>`);
   for (const { raw, smooth, colour } of lines) if (smooth) curve(raw, colour, 'stroke-opacity="0.22"');
-  for (const { raw, smooth, colour } of lines) curve(smooth ?? raw, colour, 'stroke-width="1.8" stroke-linecap="round"');
-  svg.push('</g>', `<path d="M${frame.left} ${frame.top}V${frame.bottom + 0.5}H${frame.right}" fill="none"` +
-    ` stroke="${ink.muted}"/>`);
+  for (const { raw, smooth, colour } of lines)
+    curve(smooth ?? raw, colour, 'stroke-width="1.8" stroke-linecap="round"');
+  svg.push(
+    '</g>',
+    `<path d="M${frame.left} ${frame.top}V${frame.bottom + 0.5}H${frame.right}" fill="none"` +
+      ` stroke="${ink.muted}"/>`,
+  );
   if (shown.length === 0) {
-    svg.push(drawText('no values yet', (frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2,
-      { anchor: 'middle', colour: ink.muted }));
+    svg.push(
+      drawText('no values yet', (frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2, {
+        anchor: 'middle',
+        colour: ink.muted,
+      }),
+    );
   }
   if (xLabel) svg.push(drawText(xLabel, (frame.left + frame.right) / 2, height - 14, { size: 13, anchor: 'middle' }));
-  if (yLabel) svg.push(drawText(yLabel, 20, (frame.top + frame.bottom) / 2, { size: 13, anchor: 'middle', rotate: -90 }));
+  if (yLabel)
+    svg.push(drawText(yLabel, 20, (frame.top + frame.bottom) / 2, { size: 13, anchor: 'middle', rotate: -90 }));
   let x = frame.left;
   for (const { name, colour } of lines) {
-    svg.push(`<path d="M${round(x)} ${legendTop + 6.5}h20" stroke="${colour}" stroke-width="3"/>`,
-      drawText(name, x + 26, legendTop + 11, { size: 13 }));
+    svg.push(
+      `<path d="M${round(x)} ${legendTop + 6.5}h20" stroke="${colour}" stroke-width="3"/>`,
+      drawText(name, x + 26, legendTop + 11, { size: 13 }),
+    );
     x += 26 + textWidth(name, 13) + 22;
   }
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">` +
-    `<rect width="100%" height="100%" fill="${ink.paper}"/>${svg.join('')}</svg>\n`;
+  return (
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">` +
+    `<rect width="100%" height="100%" fill="${ink.paper}"/>${svg.join('')}</svg>\n`
+  );
 }
 
-type Point = [x: number, y: number] | undefined;        // undefined: a gap
+type Point = [x: number, y: number] | undefined; // undefined: a gap
 
 function points(series: Series, logY: boolean): Point[] {
   return Array.from({ length: Math.min(series.x.length, series.y.length) }, (_, i) => {
-    const x = series.x[i], y = series.y[i];
+    const x = series.x[i],
+      y = series.y[i];
     return Number.isFinite(x) && Number.isFinite(y) && (!logY || y > 0) ? [x, y] : undefined;
   });
 }
 
 /** Exponential running mean, corrected for its start, so that it does not lag from the first value. */
 function smoothed(line: Point[], keep: number): Point[] {
-  let mean = 0, weight = 0;
+  let mean = 0,
+    weight = 0;
   return line.map((point) => {
     if (!point) return undefined;
     mean = keep * mean + (1 - keep) * point[1];
@@ -113,17 +139,19 @@ function thinned(line: Point[], pixels: number): Point[] {
       kept.push(undefined);
       continue;
     }
-    const low = part.reduce((a, b) => (b[1] < a[1] ? b : a)), high = part.reduce((a, b) => (b[1] > a[1] ? b : a));
+    const low = part.reduce((a, b) => (b[1] < a[1] ? b : a)),
+      high = part.reduce((a, b) => (b[1] > a[1] ? b : a));
     kept.push(...(low === high ? [low] : low[0] <= high[0] ? [low, high] : [high, low]));
   }
   return kept;
 }
 
 function pathOf(line: Point[], toX: (x: number) => number, toY: (y: number) => number): string {
-  let path = '', pen = 'M';
+  let path = '',
+    pen = 'M';
   for (const [i, point] of line.entries()) {
     if (point) path += `${pen}${round(toX(point[0]))} ${round(toY(point[1]))}`;
-    if (point && pen === 'M' && !line[i + 1]) path += 'h0.01';                   // a point on its own
+    if (point && pen === 'M' && !line[i + 1]) path += 'h0.01'; // a point on its own
     pen = point ? 'L' : 'M';
   }
   return path;
@@ -139,7 +167,8 @@ function withoutOutliers(values: number[]): number[] {
 
 /** What the axis spans: the values and a little air. */
 function range(values: number[], log: boolean): [number, number] {
-  let low = Infinity, high = -Infinity;
+  let low = Infinity,
+    high = -Infinity;
   for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
   if (low > high) return log ? [0.1, 1] : [0, 1];
   if (log) return low === high ? [low / 2, low * 2] : [low / (high / low) ** 0.04, high * (high / low) ** 0.04];

@@ -5,7 +5,7 @@ import { toBytes } from '../../flow/data/captioned-images.ts';
 export interface RgbImage {
   width: number;
   height: number;
-  data: Uint8Array | Uint8ClampedArray;    // [height, width, 3]
+  data: Uint8Array | Uint8ClampedArray; // [height, width, 3]
 }
 
 /** values: [height, width, 3] in [-1, 1] */
@@ -17,14 +17,16 @@ export function imageFromFloats(values: Float32Array, width: number, height = wi
 export function imagesFromFloats(values: Float32Array, size: number): RgbImage[] {
   const stride = size * size * 3;
   return Array.from({ length: values.length / stride }, (_, i) =>
-    imageFromFloats(values.subarray(i * stride, (i + 1) * stride), size));
+    imageFromFloats(values.subarray(i * stride, (i + 1) * stride), size),
+  );
 }
 
 /** As PNG; `width` × `height` asks for another size: larger in whole pixels where it divides, smaller smoothly. */
 export async function encodePng(image: RgbImage, width = image.width, height = image.height): Promise<Buffer> {
   const { data } = checked(image);
-  let picture = sharp(Buffer.from(data.buffer, data.byteOffset, data.byteLength),
-    { raw: { width: image.width, height: image.height, channels: 3 } });
+  let picture = sharp(Buffer.from(data.buffer, data.byteOffset, data.byteLength), {
+    raw: { width: image.width, height: image.height, channels: 3 },
+  });
   if (width !== image.width || height !== image.height) {
     picture = picture.resize(width, height, { fit: 'fill', kernel: width > image.width ? 'nearest' : 'lanczos3' });
   }
@@ -33,7 +35,10 @@ export async function encodePng(image: RgbImage, width = image.width, height = i
 
 /** An SVG as PNG, `scale` pixels to the unit. */
 export async function renderSvg(svg: string, scale = 1): Promise<Buffer> {
-  return sharp(Buffer.from(svg), { density: 72 * scale, unlimited: true }).flatten({ background: 'white' }).png().toBuffer();
+  return sharp(Buffer.from(svg), { density: 72 * scale, unlimited: true })
+    .flatten({ background: 'white' })
+    .png()
+    .toBuffer();
 }
 
 function checked(image: RgbImage): RgbImage {

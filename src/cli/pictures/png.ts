@@ -16,8 +16,11 @@ export async function readPng(path: string): Promise<{ image: RgbImage; paramete
   const bytes = await readFile(path);
   const { parameters } = readPngText(bytes);
   try {
-    const { data, info } = await sharp(bytes, { failOn: 'truncated' }).flatten({ background: 'white' })
-      .toColourspace('srgb').raw().toBuffer({ resolveWithObject: true });
+    const { data, info } = await sharp(bytes, { failOn: 'truncated' })
+      .flatten({ background: 'white' })
+      .toColourspace('srgb')
+      .raw()
+      .toBuffer({ resolveWithObject: true });
     return { image: { width: info.width, height: info.height, data }, parameters };
   } catch (error) {
     throw new Error(`${path}: cannot be read as PNG: ${(error as Error).message.split('\n')[0].trim()}`);
@@ -28,7 +31,7 @@ export async function readPng(path: string): Promise<{ image: RgbImage; paramete
 export interface Parameters {
   prompt: string;
   negativePrompt?: string;
-  settings: Record<string, string | number>;    // Steps, Sampler, 'CFG scale', Seed, Size, Model, …
+  settings: Record<string, string | number>; // Steps, Sampler, 'CFG scale', Seed, Size, Model, …
 }
 
 /**
@@ -38,21 +41,35 @@ export interface Parameters {
  */
 export function formatParameters({ prompt, negativePrompt, settings }: Parameters): string {
   const quote = (value: string | number) => (/[,:\n"]/.test(String(value)) ? JSON.stringify(String(value)) : value);
-  const last = Object.entries(settings).map(([name, value]) => `${name}: ${quote(value)}`).join(', ');
+  const last = Object.entries(settings)
+    .map(([name, value]) => `${name}: ${quote(value)}`)
+    .join(', ');
   return [prompt, ...(negativePrompt ? [`Negative prompt: ${negativePrompt}`] : []), last].join('\n');
 }
 
-export function parseParameters(text: string): { prompt: string; negativePrompt: string; settings: Record<string, string> } {
+export function parseParameters(text: string): {
+  prompt: string;
+  negativePrompt: string;
+  settings: Record<string, string>;
+} {
   const lines = text.trim().split('\n');
   const settings: Record<string, string> = {};
   if (/^[\w ]+: ("|[^\n]*, [\w ]+: |[^\n,]*$)/.test(lines.at(-1)!) && !lines.at(-1)!.startsWith('Negative prompt:')) {
-    for (const [, name, quoted, bare] of lines.pop()!.matchAll(/\s*([\w ]+):\s*(?:("(?:\\.|[^\\"])*")|([^,]*))(?:,|$)/g)) {
+    for (const [, name, quoted, bare] of lines
+      .pop()!
+      .matchAll(/\s*([\w ]+):\s*(?:("(?:\\.|[^\\"])*")|([^,]*))(?:,|$)/g)) {
       settings[name] = quoted ? JSON.parse(quoted) : bare.trim();
     }
   }
   const split = lines.findIndex((line) => line.startsWith('Negative prompt:'));
   const prompt = lines.slice(0, split < 0 ? lines.length : split).join('\n');
-  const negative = split < 0 ? '' : lines.slice(split).join('\n').replace(/^Negative prompt:\s*/, '');
+  const negative =
+    split < 0
+      ? ''
+      : lines
+          .slice(split)
+          .join('\n')
+          .replace(/^Negative prompt:\s*/, '');
   return { prompt, negativePrompt: negative, settings };
 }
 
@@ -61,9 +78,15 @@ const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 /** Adds a text after the header chunk: tEXt where Latin-1 can hold it, else iTXt (UTF-8). PNG 1.2, §4.2.3. */
 export function withPngText(png: Buffer, keyword: string, text: string): Buffer {
   const latin1 = /^[\n\x20-\x7E\xA0-\xFF]*$/.test(text);
-  const body = latin1 ? Buffer.from(`${keyword}\0${text}`, 'latin1') : Buffer.from(`${keyword}\0\0\0\0\0${text}`, 'utf8');
+  const body = latin1
+    ? Buffer.from(`${keyword}\0${text}`, 'latin1')
+    : Buffer.from(`${keyword}\0\0\0\0\0${text}`, 'utf8');
   const afterHeader = signature.length + 12 + png.readUInt32BE(signature.length);
-  return Buffer.concat([png.subarray(0, afterHeader), chunk(latin1 ? 'tEXt' : 'iTXt', body), png.subarray(afterHeader)]);
+  return Buffer.concat([
+    png.subarray(0, afterHeader),
+    chunk(latin1 ? 'tEXt' : 'iTXt', body),
+    png.subarray(afterHeader),
+  ]);
 }
 
 /** All texts of a PNG file by keyword; what follows damage is left out. */
@@ -82,7 +105,7 @@ export function readPngText(png: Buffer): Record<string, string> {
     try {
       texts[body.toString('latin1', 0, end)] = textOf(type, body.subarray(end + 1));
     } catch {
-      continue;                                   // compressed text that does not unpack
+      continue; // compressed text that does not unpack
     }
   }
   return texts;
@@ -92,7 +115,8 @@ function textOf(type: string, rest: Buffer): string {
   if (type === 'tEXt') return rest.toString('latin1');
   const limit = { maxOutputLength: 1 << 24 };
   if (type === 'zTXt') return inflateSync(rest.subarray(1), limit).toString('latin1');
-  const language = rest.indexOf(0, 2), translated = rest.indexOf(0, language + 1);
+  const language = rest.indexOf(0, 2),
+    translated = rest.indexOf(0, language + 1);
   const text = rest.subarray(translated + 1);
   return (rest[0] === 1 ? inflateSync(text, limit) : text).toString('utf8');
 }

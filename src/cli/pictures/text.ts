@@ -5,14 +5,14 @@ import { glyphs } from './glyphs.ts';
 export const ink = { text: '#1f2328', muted: '#656d76', line: '#d0d7de', grid: '#eaeef2', paper: '#ffffff' };
 
 export interface TextStyle {
-  size?: number;                           // pixels to the em (14)
-  anchor?: 'start' | 'middle' | 'end';     // what of the text lies at x
+  size?: number; // pixels to the em (14)
+  anchor?: 'start' | 'middle' | 'end'; // what of the text lies at x
   bold?: boolean;
   colour?: string;
-  rotate?: number;                         // degrees around (x, y)
+  rotate?: number; // degrees around (x, y)
 }
 
-const em = 400;                            // glyph units
+const em = 400; // glyph units
 
 export function textWidth(text: string, size: number): number {
   let units = 0;
@@ -26,11 +26,14 @@ export function drawText(text: string, x: number, y: number, style: TextStyle = 
   const letters = [...text.normalize('NFC')];
   const turn = rotate ? ` rotate(${rotate})` : '';
   if (letters.some((letter) => !glyphs[letter])) {
-    return `<text transform="translate(${x} ${y})${turn}" font-family="sans-serif" font-size="${size}" fill="${colour}"` +
-      ` text-anchor="${anchor}"${bold ? ' font-weight="bold"' : ''}>${escapeXml(text)}</text>`;
+    return (
+      `<text transform="translate(${x} ${y})${turn}" font-family="sans-serif" font-size="${size}" fill="${colour}"` +
+      ` text-anchor="${anchor}"${bold ? ' font-weight="bold"' : ''}>${escapeXml(text)}</text>`
+    );
   }
   const shift = { start: 0, middle: 0.5, end: 1 }[anchor] * textWidth(text, size);
-  let at = 0, path = '';
+  let at = 0,
+    path = '';
   for (const letter of letters) {
     const [advance, outline] = glyphs[letter];
     if (outline) path += `M${at} 0${outline}`;
@@ -41,11 +44,34 @@ export function drawText(text: string, x: number, y: number, style: TextStyle = 
   return `<path transform="${place}" fill="${colour}"${heavy} d="${path}"/>`;
 }
 
-/** Text → lines no wider than `width`, at most `most` of them; what does not fit ends in '…'. */
+/** Text → lines no wider than `width`, at most `most` of them; what does not fit ends in '…'. A line break is kept. */
 export function wrapText(text: string, size: number, width: number, most = 2): string[] {
+  const [first, ...rest] = text.split('\n');
+  const lines = wrapLine(first, size, width, Math.max(1, most - rest.length));
+  return rest.length > 0 && lines.length < most
+    ? [...lines, ...wrapText(rest.join('\n'), size, width, most - lines.length)]
+    : lines;
+}
+
+/** As wrapText, with lines of about the same width: 'teacher, / 25 steps' and not 'teacher, 25 / steps'. */
+export function wrapEvenly(text: string, size: number, width: number, most = 2): string[] {
+  const lines = wrapText(text, size, width, most);
+  if (lines.length < 2 || lines.at(-1)!.endsWith('…')) return lines;
+  let best = lines;
+  for (let narrower = width; ; narrower -= size / 4) {
+    const tried = wrapText(text, size, narrower, most);
+    if (tried.length > lines.length || tried.some((line) => line.endsWith('…'))) return best;
+    best = tried;
+  }
+}
+
+function wrapLine(text: string, size: number, width: number, most: number): string[] {
   const lines: string[] = [];
   let line = '';
-  const words = text.trim().split(/\s+/).filter((word) => word !== '');
+  const words = text
+    .trim()
+    .split(/\s+/)
+    .filter((word) => word !== '');
   for (const [i, word] of words.entries()) {
     const longer = line ? `${line} ${word}` : word;
     if (textWidth(longer, size) <= width) {
@@ -67,8 +93,12 @@ function shorten(text: string, size: number, width: number): string {
 }
 
 export function escapeXml(text: string): string {
-  return text.replace(/[\x00-\x08\x0B\x0C\x0E-\x1F]/g, '').replaceAll('&', '&amp;').replaceAll('<', '&lt;')
-    .replaceAll('>', '&gt;').replaceAll('"', '&quot;');
+  return text
+    .replace(/[\x00-\x08\x0B\x0C\x0E-\x1F]/g, '')
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replaceAll('"', '&quot;');
 }
 
 export function round(value: number): number {

@@ -1,11 +1,11 @@
 /** Images with captions, in memory: what every data set turns into. */
 export interface CaptionedImages {
-  size: number;            // H = W, in pixels
+  size: number; // H = W, in pixels
   channels: 3;
-  images: Float32Array;    // [N, H, W, 3] in [-1, 1]
-  captions: string[][];    // [N], the most specific caption first; at least one each
-  ids: string[];           // [N], unique
-  attribution: string;     // who made them, under which licence; '' when the user knows best
+  images: Float32Array; // [N, H, W, 3] in [-1, 1]
+  captions: string[][]; // [N], the most specific caption first; at least one each
+  ids: string[]; // [N], unique
+  attribution: string; // who made them, under which licence; '' when the user knows best
 }
 
 /** 0 … 255 → -1 … 1 */

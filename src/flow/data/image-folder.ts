@@ -6,32 +6,45 @@ import { fromBytes, type CaptionedImages } from './captioned-images.ts';
 import { readMetadata, type MetadataRow } from './metadata.ts';
 
 export interface ImageFolderOptions {
-  resolution?: number;     // the shorter side is scaled to it, then a square is cut (512)
-  centerCrop?: boolean;    // cut the middle; otherwise a place drawn from the seed, one for each image (false)
-  imageColumn?: string;    // column with the path; 'image' means Hugging Face's 'file_name'
-  captionColumn?: string;  // column with the caption, or with a list of them ('text')
+  resolution?: number; // the shorter side is scaled to it, then a square is cut (512)
+  centerCrop?: boolean; // cut the middle; otherwise a place drawn from the seed, one for each image (false)
+  imageColumn?: string; // column with the path; 'image' means Hugging Face's 'file_name'
+  captionColumn?: string; // column with the caption, or with a list of them ('text')
   maxTrainSamples?: number;
   seed?: number;
-  skipBad?: boolean;       // go on without images that cannot be used
+  skipBad?: boolean; // go on without images that cannot be used
   attribution?: string;
   onProgress?: (done: number, total: number) => void;
   onWarning?: (message: string) => void;
 }
 
 /** One thing that is wrong with a data set. `line` counts from 1; 0 means the file as a whole. */
-export interface DataProblem { file: string; line: number; reason: string }
+export interface DataProblem {
+  file: string;
+  line: number;
+  reason: string;
+}
 
 /** A data set that cannot be used as it is: all that is wrong with it, the first ten in the message. */
 export class DataError extends Error {
   override name = 'DataError';
-  constructor(what: string, readonly problems: DataProblem[] = [], fix = '') {
+  constructor(
+    what: string,
+    readonly problems: DataProblem[] = [],
+    fix = '',
+  ) {
     const shown = problems.slice(0, 10).map((p) => `  ${p.file}${p.line ? `:${p.line}` : ''}: ${p.reason}`);
     const more = problems.length > 10 ? [`  … and ${problems.length - 10} more`] : [];
     super([what, ...shown, ...more, ...(fix ? [`  ${fix}`] : [])].join('\n'));
   }
 }
 
-interface Listed { path: string; id: string; captions: string[]; line: number }
+interface Listed {
+  path: string;
+  id: string;
+  captions: string[];
+  line: number;
+}
 
 /**
  * The user's own images, in Hugging Face's imagefolder form: a folder (or its `train` folder) with images and a
@@ -51,11 +64,13 @@ export async function loadImageFolder(folder: string, options: ImageFolderOption
 
   const stride = resolution * resolution * 3;
   const decoded: (Buffer | undefined)[] = [];
-  let next = 0, done = 0;
+  let next = 0,
+    done = 0;
   const worker = async () => {
     while (next < listed.length) {
       const i = next++;
-      const place: Place = options.centerCrop ? [0.5, 0.5]
+      const place: Place = options.centerCrop
+        ? [0.5, 0.5]
         : [uniformU32(seed, 'crop', 2 * i) * 2 ** -32, uniformU32(seed, 'crop', 2 * i + 1) * 2 ** -32];
       try {
         decoded[i] = await readSquare(listed[i].path, resolution, place);
@@ -69,16 +84,23 @@ export async function loadImageFolder(folder: string, options: ImageFolderOption
 
   problems.sort((a, b) => a.line - b.line);
   const good = listed.filter((_, i) => decoded[i]);
-  const bad = new DataError(`${folder}: ${count(problems.length, 'entry', 'entries')} cannot be used`, problems,
-    good.length > 0 ? '--skip_bad goes on without them' : '');
+  const bad = new DataError(
+    `${folder}: ${count(problems.length, 'entry', 'entries')} cannot be used`,
+    problems,
+    good.length > 0 ? '--skip_bad goes on without them' : '',
+  );
   if (problems.length > 0 && (!skipBad || good.length === 0)) throw bad;
   if (problems.length > 0) (options.onWarning ?? console.warn)(`${bad.message.replace(/\n[^\n]*$/, '')}\n  left out`);
 
   const pixels = new Uint8Array(good.length * stride);
   decoded.filter((image) => image !== undefined).forEach((image, i) => pixels.set(image, i * stride));
   return {
-    size: resolution, channels: 3, images: fromBytes(pixels), attribution: options.attribution ?? '',
-    captions: good.map((image) => image.captions), ids: good.map((image) => image.id),
+    size: resolution,
+    channels: 3,
+    images: fromBytes(pixels),
+    attribution: options.attribution ?? '',
+    captions: good.map((image) => image.captions),
+    ids: good.map((image) => image.id),
   };
 }
 
@@ -96,25 +118,45 @@ async function findMetadata(folder: string) {
       return { base, file, rows, problems: problems.map((problem) => ({ file, ...problem })) };
     }
   }
-  throw new DataError(`${folder}: no metadata.jsonl or metadata.csv here or in train/`, [],
-    'write one line for each image: {"file_name": "0001.png", "text": "a red apple"}');
+  throw new DataError(
+    `${folder}: no metadata.jsonl or metadata.csv here or in train/`,
+    [],
+    'write one line for each image: {"file_name": "0001.png", "text": "a red apple"}',
+  );
 }
 
 function listImages(
-  rows: MetadataRow[], base: string, file: string, pathColumn: string, captionColumn: string, problems: DataProblem[],
+  rows: MetadataRow[],
+  base: string,
+  file: string,
+  pathColumn: string,
+  captionColumn: string,
+  problems: DataProblem[],
 ): Listed[] {
   const listed: Listed[] = [];
   const seen = new Map<string, number>();
   for (const { line, values } of rows) {
-    const has = `the line has ${Object.keys(values).map((name) => `'${name}'`).join(', ') || 'nothing'}`;
+    const has = `the line has ${
+      Object.keys(values)
+        .map((name) => `'${name}'`)
+        .join(', ') || 'nothing'
+    }`;
     const path = values[pathColumn];
-    const captions = [values[captionColumn]].flat()
-      .filter((caption): caption is string => typeof caption === 'string').map((caption) => caption.trim())
+    const captions = [values[captionColumn]]
+      .flat()
+      .filter((caption): caption is string => typeof caption === 'string')
+      .map((caption) => caption.trim())
       .filter((caption) => caption !== '');
-    const reason = typeof path !== 'string' || path === '' ? `no '${pathColumn}'; ${has}`
-      : values[captionColumn] === undefined ? `${path}: no '${captionColumn}'; ${has}`
-      : captions.length === 0 ? `${path}: the caption is empty or not text`
-      : seen.has(path) ? `${path}: already listed in line ${seen.get(path)}` : '';
+    const reason =
+      typeof path !== 'string' || path === ''
+        ? `no '${pathColumn}'; ${has}`
+        : values[captionColumn] === undefined
+          ? `${path}: no '${captionColumn}'; ${has}`
+          : captions.length === 0
+            ? `${path}: the caption is empty or not text`
+            : seen.has(path)
+              ? `${path}: already listed in line ${seen.get(path)}`
+              : '';
     if (reason) {
       problems.push({ file, line, reason });
       continue;
@@ -125,7 +167,7 @@ function listImages(
   return listed;
 }
 
-type Place = [x: number, y: number];       // 0 … 1, of the room there is
+type Place = [x: number, y: number]; // 0 … 1, of the room there is
 
 /** Image file → [resolution, resolution, 3] */
 async function readSquare(path: string, resolution: number, [x, y]: Place): Promise<Buffer> {
@@ -135,24 +177,34 @@ async function readSquare(path: string, resolution: number, [x, y]: Place): Prom
   if (bytes.length === 0) throw new Error('the file is empty');
   let scaled;
   try {
-    scaled = await sharp(bytes, { failOn: 'truncated' }).autoOrient().flatten({ background: 'white' })
-      .toColourspace('srgb').resize(resolution, resolution, { fit: 'outside', kernel: 'lanczos3' })
-      .removeAlpha().raw().toBuffer({ resolveWithObject: true });
+    scaled = await sharp(bytes, { failOn: 'truncated' })
+      .autoOrient()
+      .flatten({ background: 'white' })
+      .toColourspace('srgb')
+      .resize(resolution, resolution, { fit: 'outside', kernel: 'lanczos3' })
+      .removeAlpha()
+      .raw()
+      .toBuffer({ resolveWithObject: true });
   } catch (error) {
     throw new Error(explain((error as Error).message));
   }
   const { data, info } = scaled;
   return sharp(data, { raw: { width: info.width, height: info.height, channels: info.channels as 1 | 3 } })
     .extract({
-      left: Math.round(x * (info.width - resolution)), top: Math.round(y * (info.height - resolution)),
-      width: resolution, height: resolution,
-    }).toColourspace('srgb').raw().toBuffer();
+      left: Math.round(x * (info.width - resolution)),
+      top: Math.round(y * (info.height - resolution)),
+      width: resolution,
+      height: resolution,
+    })
+    .toColourspace('srgb')
+    .raw()
+    .toBuffer();
 }
 
 /** What libvips says, in words. */
 function explain(message: string): string {
   if (/unsupported image format/i.test(message)) return 'not an image that can be read';
-  if (/unknown error/i.test(message)) return 'damaged or cut short';       // what sharp says when libvips gave no reason
+  if (/unknown error/i.test(message)) return 'damaged or cut short'; // what sharp says when libvips gave no reason
   if (/premature|truncat|read error|end of|not enough|libspng|out of order/i.test(message)) {
     return `damaged or cut short (${message.split('\n')[0].trim()})`;
   }

@@ -2,21 +2,24 @@ import { permutation, uniformU32 } from '../../tensor/random.ts';
 import type { CaptionedImages } from './captioned-images.ts';
 
 /** How far training has come: the next sample is number `index` of epoch `epoch`. Goes into checkpoints as JSON. */
-export interface Cursor { epoch: number; index: number }
+export interface Cursor {
+  epoch: number;
+  index: number;
+}
 
 export interface SamplerOptions {
   batchSize: number;
   seed: number;
-  nullText?: number;     // share of samples whose caption is dropped, for guidance (0.1)
-  specific?: number;     // share of the others that get their first caption; the rest any of the later ones (0.5)
-  randomFlip?: boolean;  // mirror every second sample, at random
+  nullText?: number; // share of samples whose caption is dropped, for guidance (0.1)
+  specific?: number; // share of the others that get their first caption; the rest any of the later ones (0.5)
+  randomFlip?: boolean; // mirror every second sample, at random
 }
 
 /** Which images go into a batch, with which words. */
 export interface Batch {
-  indices: Uint32Array;  // [B]
-  captions: string[];    // [B], '' where dropped
-  flips: boolean[];      // [B]
+  indices: Uint32Array; // [B]
+  captions: string[]; // [B], '' where dropped
+  flips: boolean[]; // [B]
 }
 
 /**
@@ -38,10 +41,16 @@ export class BatchSampler {
     this.#options = { nullText: 0.1, specific: 0.5, randomFlip: false, ...options };
     const { batchSize, nullText, specific } = this.#options;
     const bare = captions.findIndex((list) => list.length === 0);
-    const problem = captions.length === 0 ? 'the data set is empty'
-      : bare >= 0 ? `image ${bare} has no caption`
-      : !(Number.isInteger(batchSize) && batchSize > 0) ? `batchSize must be a whole number above 0, not ${batchSize}`
-      : !isShare(nullText) || !isShare(specific) ? 'nullText and specific must lie in [0, 1]' : '';
+    const problem =
+      captions.length === 0
+        ? 'the data set is empty'
+        : bare >= 0
+          ? `image ${bare} has no caption`
+          : !(Number.isInteger(batchSize) && batchSize > 0)
+            ? `batchSize must be a whole number above 0, not ${batchSize}`
+            : !isShare(nullText) || !isShare(specific)
+              ? 'nullText and specific must lie in [0, 1]'
+              : '';
     if (problem) throw new Error(`BatchSampler: ${problem}`);
     this.#captions = captions;
     this.length = captions.length;
@@ -55,8 +64,10 @@ export class BatchSampler {
 
   set cursor({ epoch, index }: Cursor) {
     if (!(Number.isInteger(epoch) && epoch >= 0 && Number.isInteger(index) && index >= 0 && index < this.length)) {
-      throw new Error(`BatchSampler: cursor {epoch: ${epoch}, index: ${index}} does not fit ${this.length} images;` +
-        ' is it from a run on other data?');
+      throw new Error(
+        `BatchSampler: cursor {epoch: ${epoch}, index: ${index}} does not fit ${this.length} images;` +
+          ' is it from a run on other data?',
+      );
     }
     this.#cursor = { epoch, index };
   }

@@ -1,8 +1,17 @@
 /** metadata.jsonl and metadata.csv of an image folder → rows with their line numbers. */
 
-export interface MetadataRow { line: number; values: Record<string, unknown> }
-export interface MetadataProblem { line: number; reason: string }
-export interface Metadata { rows: MetadataRow[]; problems: MetadataProblem[] }
+export interface MetadataRow {
+  line: number;
+  values: Record<string, unknown>;
+}
+export interface MetadataProblem {
+  line: number;
+  reason: string;
+}
+export interface Metadata {
+  rows: MetadataRow[];
+  problems: MetadataProblem[];
+}
 
 export function readMetadata(text: string, extension: string): Metadata {
   const content = text.replace(/^\uFEFF/, '');
@@ -45,8 +54,9 @@ function readCsv(text: string): Metadata {
 }
 
 function* csvRecords(text: string): Generator<{ line: number; fields: string[] }> {
-  const field = /(?:"((?:[^"]|"")*)"|([^,\n]*?))(,|\r?\n|$)/y;          // a quote that is never closed is a plain field
-  let line = 1, first = 1;
+  const field = /(?:"((?:[^"]|"")*)"|([^,\n]*?))(,|\r?\n|$)/y; // a quote that is never closed is a plain field
+  let line = 1,
+    first = 1;
   let fields: string[] = [];
   for (let at = 0; at < text.length || fields.length > 0;) {
     field.lastIndex = at;

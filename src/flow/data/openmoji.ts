@@ -10,40 +10,43 @@ import { popular } from './openmoji-popular.ts';
 
 /** One picture of the npm package `openmoji`. */
 export interface OpenMojiEntry {
-  id: string;            // hexcode, '1F34E'
+  id: string; // hexcode, '1F34E'
   emoji: string;
-  file: string;          // path of the colour SVG
+  file: string; // path of the colour SVG
   group: string;
   subgroup: string;
-  captions: string[];    // 'red apple', then tags, then 'food fruit', 'food drink'
+  captions: string[]; // 'red apple', then tags, then 'food fruit', 'food drink'
 }
 
 export type OpenMojiSet = 'popular' | 'all';
 
 export interface OpenMojiOptions {
-  size?: number;         // pixels on a side: 32 or 64
-  set?: OpenMojiSet;     // 256 well-known ones, or all (2,465; 4,495 with skin tones)
-  skinTones?: boolean;   // whether 'all' has the five skin tones of every person and hand
-  cacheFolder?: string;  // where the pixels are kept between runs
+  size?: number; // pixels on a side: 32 or 64
+  set?: OpenMojiSet; // 256 well-known ones, or all (2,465; 4,495 with skin tones)
+  skinTones?: boolean; // whether 'all' has the five skin tones of every person and hand
+  cacheFolder?: string; // where the pixels are kept between runs
   onProgress?: (done: number, total: number) => void;
   onWarning?: (message: string) => void;
 }
 
-const layout = 1;        // part of the cache's key: change it when the drawing below changes
+const layout = 1; // part of the cache's key: change it when the drawing below changes
 
 /** The captioned pictures of OpenMoji as pixels over white: drawn once, then read from the cache folder. */
 export async function loadOpenMoji(options: OpenMojiOptions = {}): Promise<CaptionedImages> {
   const { size = 32, set = 'popular', skinTones = false, cacheFolder = '.cache/rectiflow' } = options;
   const entries = openMojiEntries(set, skinTones);
   const ids = entries.map((entry) => entry.id);
-  const key = createHash('sha256').update(JSON.stringify([layout, openMojiVersion(), size, ids])).digest('hex');
+  const key = createHash('sha256')
+    .update(JSON.stringify([layout, openMojiVersion(), size, ids]))
+    .digest('hex');
   const cacheFile = join(cacheFolder, `openmoji-${size}-${set}-${key.slice(0, 12)}.bin`);
   const pixels = await readImageCache(cacheFile, key, entries.length * size * size * 3);
-  const drawn = pixels ?? await drawAll(entries, size, options.onProgress);
+  const drawn = pixels ?? (await drawAll(entries, size, options.onProgress));
   if (!pixels) {
     // The pictures are in memory: a disk that is full or read-only costs time on the next run, nothing now.
     await writeImageCache(cacheFile, key, drawn).catch((error: Error) =>
-      (options.onWarning ?? console.warn)(`openmoji: pictures are not cached: ${error.message}`));
+      (options.onWarning ?? console.warn)(`openmoji: pictures are not cached: ${error.message}`),
+    );
   }
   const captions = entries.map((entry) => entry.captions);
   return { size, channels: 3, images: fromBytes(drawn), captions, ids, attribution: openMojiAttribution() };
@@ -54,14 +57,17 @@ export function openMojiEntries(set: OpenMojiSet = 'all', skinTones = false): Op
   const { folder, records } = openMoji();
   const byHexcode = new Map(records.map((record) => [record.hexcode, record]));
   const wanted = set === 'popular' ? new Set(Object.values(popular).join(' ').split(' ').map(plain)) : undefined;
-  const chosen = records.filter((record) => wanted ? wanted.has(plain(record.emoji)) : skinTones || !record.skintone);
+  const chosen = records.filter((record) => (wanted ? wanted.has(plain(record.emoji)) : skinTones || !record.skintone));
   if (wanted && chosen.length !== wanted.size) {
     throw new Error(`openmoji ${openMojiVersion()}: has ${chosen.length} of the ${wanted.size} popular pictures`);
   }
   return chosen.map((record) => {
-    const base = byHexcode.get(record.skintone_base_hexcode) ?? record;         // skin tones carry no tags of their own
+    const base = byHexcode.get(record.skintone_base_hexcode) ?? record; // skin tones carry no tags of their own
     return {
-      id: record.hexcode, emoji: record.emoji, group: record.group, subgroup: record.subgroups,
+      id: record.hexcode,
+      emoji: record.emoji,
+      group: record.group,
+      subgroup: record.subgroups,
       file: join(folder, 'color', 'svg', `${record.hexcode}.svg`),
       captions: captionsOf(record, base),
     };
@@ -70,8 +76,10 @@ export function openMojiEntries(set: OpenMojiSet = 'all', skinTones = false): Op
 
 /** The credit that CC BY-SA asks for, for the pictures and for weights trained on them. */
 export function openMojiAttribution(): string {
-  return `Emoji by OpenMoji ${openMojiVersion()} (https://openmoji.org), ` +
-    'licence CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)';
+  return (
+    `Emoji by OpenMoji ${openMojiVersion()} (https://openmoji.org), ` +
+    'licence CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)'
+  );
 }
 
 export function openMojiVersion(): string {
@@ -79,11 +87,22 @@ export function openMojiVersion(): string {
 }
 
 interface OpenMojiRecord {
-  emoji: string; hexcode: string; group: string; subgroups: string; annotation: string;
-  tags: string; openmoji_tags: string; skintone: number | ''; skintone_base_hexcode: string;
+  emoji: string;
+  hexcode: string;
+  group: string;
+  subgroups: string;
+  annotation: string;
+  tags: string;
+  openmoji_tags: string;
+  skintone: number | '';
+  skintone_base_hexcode: string;
 }
 
-interface Package { folder: string; version: string; records: OpenMojiRecord[] }
+interface Package {
+  folder: string;
+  version: string;
+  records: OpenMojiRecord[];
+}
 let loaded: Package | undefined;
 
 function openMoji(): Package {
@@ -113,12 +132,18 @@ function captionsOf(record: OpenMojiRecord, base: OpenMojiRecord): string[] {
 
 /** 'waving hand: medium-light skin tone' → 'waving hand medium-light skin tone' */
 function clean(caption: string): string {
-  return caption.toLowerCase().replaceAll('’', "'").replace(/[:“”,]/g, ' ').replace(/\s+/g, ' ').trim();
+  return caption
+    .toLowerCase()
+    .replaceAll('’', "'")
+    .replace(/[:“”,]/g, ' ')
+    .replace(/\s+/g, ' ')
+    .trim();
 }
 
 async function drawAll(entries: OpenMojiEntry[], size: number, onProgress?: OpenMojiOptions['onProgress']) {
   const pixels = new Uint8Array(entries.length * size * size * 3);
-  let next = 0, done = 0;
+  let next = 0,
+    done = 0;
   const worker = async () => {
     while (next < entries.length) {
       const i = next++;
@@ -130,8 +155,8 @@ async function drawAll(entries: OpenMojiEntry[], size: number, onProgress?: Open
   return pixels;
 }
 
-const oversampling = 4;       // pixels per unit of the 72 × 72 canvas while looking for the edges
-const smallest = 36;          // a drawing smaller than half the canvas keeps looking small
+const oversampling = 4; // pixels per unit of the 72 × 72 canvas while looking for the edges
+const smallest = 36; // a drawing smaller than half the canvas keeps looking small
 
 /**
  * SVG → [size, size, 3] over white. OpenMoji leaves a margin of about a sixth: the crop is the smallest square around what
@@ -139,18 +164,24 @@ const smallest = 36;          // a drawing smaller than half the canvas keeps lo
  */
 export async function drawSvg(svg: Buffer, size: number): Promise<Uint8Array> {
   const { data, info } = await sharp(svg, { density: 72 * oversampling })
-    .ensureAlpha().raw().toBuffer({ resolveWithObject: true });
+    .ensureAlpha()
+    .raw()
+    .toBuffer({ resolveWithObject: true });
   const box = inkBox(data, info.width, info.height);
-  const side = Math.round(Math.max(box.right - box.left, box.bottom - box.top, smallest * oversampling) * 32 / 30);
+  const side = Math.round((Math.max(box.right - box.left, box.bottom - box.top, smallest * oversampling) * 32) / 30);
   const left = Math.round((box.left + box.right - side) / 2);
   const top = Math.round((box.top + box.bottom - side) / 2);
   const pad = Math.max(0, -left, -top, left + side - info.width, top + side - info.height);
   const padded = await sharp(data, { raw: { width: info.width, height: info.height, channels: 4 } })
     .flatten({ background: 'white' })
-    .extend({ top: pad, bottom: pad, left: pad, right: pad, background: 'white' }).raw().toBuffer();
+    .extend({ top: pad, bottom: pad, left: pad, right: pad, background: 'white' })
+    .raw()
+    .toBuffer();
   return sharp(padded, { raw: { width: info.width + 2 * pad, height: info.height + 2 * pad, channels: 3 } })
     .extract({ left: left + pad, top: top + pad, width: side, height: side })
-    .resize(size, size, { kernel: 'mitchell' }).raw().toBuffer();
+    .resize(size, size, { kernel: 'mitchell' })
+    .raw()
+    .toBuffer();
 }
 
 function inkBox(rgba: Uint8Array, width: number, height: number) {
@@ -164,5 +195,5 @@ function inkBox(rgba: Uint8Array, width: number, height: number) {
       box.bottom = y + 1;
     }
   }
-  return box.right > 0 ? box : { left: 0, top: 0, right: width, bottom: height };      // nothing drawn
+  return box.right > 0 ? box : { left: 0, top: 0, right: width, bottom: height }; // nothing drawn
 }

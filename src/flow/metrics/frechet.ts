@@ -22,12 +22,14 @@ export function gaussianOf(features: ArrayLike<number>, dims: number): Gaussian 
   if (!Number.isInteger(count) || count < 2) {
     throw new RangeError(`gaussianOf: ${features.length} numbers are not two or more vectors of ${dims}`);
   }
-  const mean = new Float64Array(dims), covariance = new Float64Array(dims * dims), centred = new Float64Array(dims);
+  const mean = new Float64Array(dims),
+    covariance = new Float64Array(dims * dims),
+    centred = new Float64Array(dims);
   for (let i = 0; i < features.length; i++) mean[i % dims] += features[i] / count;
   for (let row = 0; row < count; row++) {
     for (let i = 0; i < dims; i++) centred[i] = features[row * dims + i] - mean[i];
     for (let i = 0; i < dims; i++) {
-      for (let j = 0; j <= i; j++) covariance[i * dims + j] += centred[i] * centred[j] / (count - 1);
+      for (let j = 0; j <= i; j++) covariance[i * dims + j] += (centred[i] * centred[j]) / (count - 1);
     }
   }
   for (let i = 0; i < dims; i++) for (let j = 0; j < i; j++) covariance[j * dims + i] = covariance[i * dims + j];
@@ -50,7 +52,8 @@ export function frechetDistance(a: Gaussian, b: Gaussian): number {
 
 /** Eigenvalues and eigenvectors (columns of `vectors`) of a symmetric matrix [n, n], by cyclic Jacobi rotations. */
 export function symmetricEigen(matrix: Float64Array, n: number): { values: Float64Array; vectors: Float64Array } {
-  const m = matrix.slice(), vectors = new Float64Array(n * n);
+  const m = matrix.slice(),
+    vectors = new Float64Array(n * n);
   for (let i = 0; i < n; i++) vectors[i * n + i] = 1;
   const total = m.reduce((sum, x) => sum + x * x, 0);
   for (let sweep = 0; sweep < 60; sweep++) {
@@ -68,17 +71,21 @@ function rotate(m: Float64Array, vectors: Float64Array, n: number, p: number, q:
   if (mpq === 0) return;
   const theta = (m[q * n + q] - m[p * n + p]) / (2 * mpq);
   const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.sqrt(theta * theta + 1));
-  const c = 1 / Math.sqrt(t * t + 1), s = t * c;
+  const c = 1 / Math.sqrt(t * t + 1),
+    s = t * c;
   for (let k = 0; k < n; k++) {
-    const kp = m[k * n + p], kq = m[k * n + q];
+    const kp = m[k * n + p],
+      kq = m[k * n + q];
     m[k * n + p] = c * kp - s * kq;
     m[k * n + q] = s * kp + c * kq;
   }
   for (let k = 0; k < n; k++) {
-    const pk = m[p * n + k], qk = m[q * n + k];
+    const pk = m[p * n + k],
+      qk = m[q * n + k];
     m[p * n + k] = c * pk - s * qk;
     m[q * n + k] = s * pk + c * qk;
-    const vp = vectors[k * n + p], vq = vectors[k * n + q];
+    const vp = vectors[k * n + p],
+      vq = vectors[k * n + q];
     vectors[k * n + p] = c * vp - s * vq;
     vectors[k * n + q] = s * vp + c * vq;
   }

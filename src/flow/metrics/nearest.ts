@@ -9,11 +9,13 @@ export interface Nearest {
 
 /** made: [n, dims], real: [m, dims] → the nearest row of `real` for each of `made`; the first of equals. */
 export function nearest(made: ArrayLike<number>, real: ArrayLike<number>, dims: number): Nearest {
-  const n = made.length / dims, m = real.length / dims;
+  const n = made.length / dims,
+    m = real.length / dims;
   if (!Number.isInteger(n) || !Number.isInteger(m) || m === 0) {
     throw new RangeError(`nearest: ${made.length} and ${real.length} numbers are not vectors of ${dims}`);
   }
-  const index = new Int32Array(n).fill(-1), distance = new Float64Array(n).fill(Infinity);
+  const index = new Int32Array(n).fill(-1),
+    distance = new Float64Array(n).fill(Infinity);
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < m; j++) {
       let sum = 0;
@@ -29,7 +31,11 @@ export function nearest(made: ArrayLike<number>, real: ArrayLike<number>, dims: 
 
 /** Share of made vectors whose nearest real one has the caption they were made from. NaN vectors count as wrong. */
 export function captionAccuracy(
-  made: ArrayLike<number>, prompts: string[], real: ArrayLike<number>, captions: string[], dims: number,
+  made: ArrayLike<number>,
+  prompts: string[],
+  real: ArrayLike<number>,
+  captions: string[],
+  dims: number,
 ): number {
   const { index } = nearest(made, real, dims);
   if (prompts.length !== index.length || captions.length * dims !== real.length) {
@@ -46,8 +52,9 @@ export function standardise(features: ArrayLike<number>, deviation: ArrayLike<nu
 /** Standard deviation of each dimension; a constant dimension gives 1. */
 export function deviations(features: ArrayLike<number>, dims: number): Float64Array {
   const count = features.length / dims;
-  const mean = new Float64Array(dims), square = new Float64Array(dims);
+  const mean = new Float64Array(dims),
+    square = new Float64Array(dims);
   for (let i = 0; i < features.length; i++) mean[i % dims] += features[i] / count;
   for (let i = 0; i < features.length; i++) square[i % dims] += (features[i] - mean[i % dims]) ** 2 / count;
-  return square.map(v => Math.sqrt(v) || 1);
+  return square.map((v) => Math.sqrt(v) || 1);
 }

@@ -30,19 +30,24 @@ export class Straightness {
   add(velocities: ArrayLike<number>[], batch: number, steps?: number[]): this {
     const dt = steps ?? velocities.map(() => 1 / velocities.length);
     const n = velocities[0].length;
-    if (dt.length !== velocities.length || velocities.some(v => v.length !== n)) {
+    if (dt.length !== velocities.length || velocities.some((v) => v.length !== n)) {
       throw new RangeError('Straightness: every step needs one velocity, all of one size');
     }
     const move = new Float64Array(n);
-    velocities.forEach((v, step) => { for (let i = 0; i < n; i++) move[i] += v[i] * dt[step]; });
-    velocities.forEach((v, step) => { for (let i = 0; i < n; i++) this.deviation += (move[i] - v[i]) ** 2 * dt[step]; });
+    velocities.forEach((v, step) => {
+      for (let i = 0; i < n; i++) move[i] += v[i] * dt[step];
+    });
+    velocities.forEach((v, step) => {
+      for (let i = 0; i < n; i++) this.deviation += (move[i] - v[i]) ** 2 * dt[step];
+    });
     for (let i = 0; i < n; i++) this.cost += move[i] ** 2;
     this.samples += batch;
     return this;
   }
 
   result(): StraightnessResult {
-    const straightness = this.deviation / this.samples, cost = this.cost / this.samples;
+    const straightness = this.deviation / this.samples,
+      cost = this.cost / this.samples;
     return { straightness, cost, ratio: straightness / cost, samples: this.samples };
   }
 }

@@ -2,7 +2,12 @@
 import { open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname, basename, join } from 'node:path';
 import {
-  decodeFloat32, headerLength, parseHeader, safetensorsChunks, type Header, type HostTensor,
+  decodeFloat32,
+  headerLength,
+  parseHeader,
+  safetensorsChunks,
+  type Header,
+  type HostTensor,
 } from './safetensors.ts';
 
 /** The calls that writing needs; a test replaces them by a full disk. */
@@ -23,13 +28,15 @@ export async function readBytes(path: string): Promise<Uint8Array> {
 
 /** Header of a safetensors file; reads nothing else. */
 export async function readHeader(path: string): Promise<Header> {
-  return withFile(path, async file => headerOf(file, path));
+  return withFile(path, async (file) => headerOf(file, path));
 }
 
 /** Tensors of a safetensors file as f32: all, or those that `wanted` accepts; only their bytes are read. */
-export async function readTensors(path: string, wanted: (name: string) => boolean = () => true):
-  Promise<{ tensors: Record<string, HostTensor>; metadata: Record<string, string> }> {
-  return withFile(path, async file => {
+export async function readTensors(
+  path: string,
+  wanted: (name: string) => boolean = () => true,
+): Promise<{ tensors: Record<string, HostTensor>; metadata: Record<string, string> }> {
+  return withFile(path, async (file) => {
     const { entries, metadata } = await headerOf(file, path);
     const tensors: Record<string, HostTensor> = {};
     for (const [name, entry] of entries) {
@@ -42,7 +49,9 @@ export async function readTensors(path: string, wanted: (name: string) => boolea
 
 /** Write a safetensors file in one step: readers see the old file or the whole new one. */
 export async function writeTensors(
-  path: string, tensors: Record<string, HostTensor>, metadata: Record<string, string> = {},
+  path: string,
+  tensors: Record<string, HostTensor>,
+  metadata: Record<string, string> = {},
 ): Promise<void> {
   await writeAtomic(path, safetensorsChunks(tensors, metadata));
 }
@@ -52,11 +61,13 @@ export async function writeTensors(
  * removed and the old one is untouched.
  */
 export async function writeAtomic(
-  path: string, chunks: string | Uint8Array | Iterable<Uint8Array>, disk: Disk = { open, rename, rm },
+  path: string,
+  chunks: string | Uint8Array | Iterable<Uint8Array>,
+  disk: Disk = { open, rename, rm },
 ): Promise<void> {
   const beside = join(dirname(path), `.${basename(path)}.${process.pid}.part`);
-  const parts = typeof chunks === 'string' ? [new TextEncoder().encode(chunks)]
-    : chunks instanceof Uint8Array ? [chunks] : chunks;
+  const parts =
+    typeof chunks === 'string' ? [new TextEncoder().encode(chunks)] : chunks instanceof Uint8Array ? [chunks] : chunks;
   let file: FileHandle | undefined;
   try {
     file = await disk.open(beside, 'w');
@@ -74,7 +85,7 @@ export async function writeAtomic(
 }
 
 async function writeAll(file: FileHandle, part: Uint8Array): Promise<void> {
-  const piece = 64 << 20;                       // one write call may take 2 GiB at most
+  const piece = 64 << 20; // one write call may take 2 GiB at most
   for (let at = 0; at < part.length;) {
     const { bytesWritten } = await file.write(part, at, Math.min(piece, part.length - at));
     at += bytesWritten;

@@ -17,12 +17,13 @@ export function floatToHalf(value: number): number {
   const f = bits[0];
   const sign = (f >>> 16) & 0x8000;
   const magnitude = f & 0x7fffffff;
-  if (magnitude > 0x7f800000) return sign | 0x7e00;                   // NaN
-  if (magnitude >= 0x477ff000) return sign | 0x7c00;                  // ≥ 65520
-  if (magnitude < 0x38800000) {                                       // below 2⁻¹⁴: a multiple of 2⁻²⁴
+  if (magnitude > 0x7f800000) return sign | 0x7e00; // NaN
+  if (magnitude >= 0x477ff000) return sign | 0x7c00; // ≥ 65520
+  if (magnitude < 0x38800000) {
+    // below 2⁻¹⁴: a multiple of 2⁻²⁴
     return sign | roundHalfEven(Math.abs(float[0]) * 2 ** 24);
   }
-  const rebased = magnitude - 0x38000000;                             // exponent bias 127 → 15
+  const rebased = magnitude - 0x38000000; // exponent bias 127 → 15
   return sign | ((rebased + 0xfff + ((rebased >> 13) & 1)) >> 13);
 }
 
@@ -36,7 +37,7 @@ export function bfloatToFloat(bfloat: number): number {
 export function floatToBfloat(value: number): number {
   float[0] = value;
   const f = bits[0];
-  if ((f & 0x7fffffff) > 0x7f800000) return (f >>> 16) | 0x40;        // NaN stays NaN
+  if ((f & 0x7fffffff) > 0x7f800000) return (f >>> 16) | 0x40; // NaN stays NaN
   return ((f + 0x7fff + ((f >>> 16) & 1)) >>> 16) & 0xffff;
 }
 
@@ -59,6 +60,7 @@ export function floatsToHalves(floats: ArrayLike<number>): Uint16Array {
 }
 
 function roundHalfEven(x: number): number {
-  const floor = Math.floor(x), rest = x - floor;
+  const floor = Math.floor(x),
+    rest = x - floor;
   return rest > 0.5 || (rest === 0.5 && floor & 1) ? floor + 1 : floor;
 }

@@ -12,7 +12,19 @@ import { bfloatToFloat, floatsToHalves, floatToBfloat, halvesToFloats } from './
 
 /** Bytes of one element. */
 export const dtypeBytes = {
-  BOOL: 1, U8: 1, I8: 1, I16: 2, U16: 2, F16: 2, BF16: 2, I32: 4, U32: 4, F32: 4, I64: 8, U64: 8, F64: 8,
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  I16: 2,
+  U16: 2,
+  F16: 2,
+  BF16: 2,
+  I32: 4,
+  U32: 4,
+  F32: 4,
+  I64: 8,
+  U64: 8,
+  F64: 8,
 } as const;
 export type Dtype = keyof typeof dtypeBytes;
 
@@ -79,17 +91,24 @@ export function parseHeader(bytes: Uint8Array, fileSize = bytes.length, file = '
 export function decodeFloat32(name: string, { dtype, shape }: Entry, data: Uint8Array): HostTensor {
   const count = data.length / dtypeBytes[dtype];
   switch (dtype) {
-    case 'F32': return { dtype, shape, data: new Float32Array(aligned(data, 4), 0, count) };
-    case 'F16': return { dtype, shape, data: halvesToFloats(new Uint16Array(aligned(data, 2), 0, count)) };
-    case 'BF16': return { dtype, shape, data: Float32Array.from(new Uint16Array(aligned(data, 2), 0, count), bfloatToFloat) };
-    case 'F64': return { dtype, shape, data: Float32Array.from(new Float64Array(aligned(data, 8), 0, count)) };
-    default: return { dtype, shape, data: exactFloats(name, decodeIntegers(dtype, data, count)) };
+    case 'F32':
+      return { dtype, shape, data: new Float32Array(aligned(data, 4), 0, count) };
+    case 'F16':
+      return { dtype, shape, data: halvesToFloats(new Uint16Array(aligned(data, 2), 0, count)) };
+    case 'BF16':
+      return { dtype, shape, data: Float32Array.from(new Uint16Array(aligned(data, 2), 0, count), bfloatToFloat) };
+    case 'F64':
+      return { dtype, shape, data: Float32Array.from(new Float64Array(aligned(data, 8), 0, count)) };
+    default:
+      return { dtype, shape, data: exactFloats(name, decodeIntegers(dtype, data, count)) };
   }
 }
 
 /** All tensors of a file in memory, as f32. */
-export function readSafetensors(bytes: Uint8Array, file = 'safetensors'):
-  { tensors: Record<string, HostTensor>; metadata: Record<string, string> } {
+export function readSafetensors(
+  bytes: Uint8Array,
+  file = 'safetensors',
+): { tensors: Record<string, HostTensor>; metadata: Record<string, string> } {
   const { entries, metadata } = parseHeader(bytes, bytes.length, file);
   const tensors: Record<string, HostTensor> = {};
   for (const [name, entry] of entries) {
@@ -100,18 +119,22 @@ export function readSafetensors(bytes: Uint8Array, file = 'safetensors'):
 
 /** The parts of a file in order: header, then one array per tensor (largest elements first, so that all is aligned). */
 export function* safetensorsChunks(
-  tensors: Record<string, HostTensor>, metadata: Record<string, string> = {},
+  tensors: Record<string, HostTensor>,
+  metadata: Record<string, string> = {},
 ): Generator<Uint8Array> {
   const dtypeOf = (name: string) => tensors[name].dtype ?? 'F32';
-  const names = Object.keys(tensors).sort((a, b) =>
-    dtypeBytes[dtypeOf(b)] - dtypeBytes[dtypeOf(a)] || (a < b ? -1 : a > b ? 1 : 0));
+  const names = Object.keys(tensors).sort(
+    (a, b) => dtypeBytes[dtypeOf(b)] - dtypeBytes[dtypeOf(a)] || (a < b ? -1 : a > b ? 1 : 0),
+  );
   const header: Record<string, unknown> = {};
   if (Object.keys(metadata).length) header.__metadata__ = metadata;
   let offset = 0;
   for (const name of names) {
     const { shape, data } = tensors[name];
     if (size(shape) !== data.length) {
-      throw new SafetensorsError(`cannot write ${name}: shape [${shape}] has ${size(shape)} elements, data ${data.length}`);
+      throw new SafetensorsError(
+        `cannot write ${name}: shape [${shape}] has ${size(shape)} elements, data ${data.length}`,
+      );
     }
     const bytes = data.length * dtypeBytes[dtypeOf(name)];
     header[name] = { dtype: dtypeOf(name), shape, data_offsets: [offset, offset + bytes] };
@@ -128,7 +151,8 @@ export function* safetensorsChunks(
 
 /** A whole file in memory. */
 export function writeSafetensors(
-  tensors: Record<string, HostTensor>, metadata: Record<string, string> = {},
+  tensors: Record<string, HostTensor>,
+  metadata: Record<string, string> = {},
 ): Uint8Array {
   const chunks = [...safetensorsChunks(tensors, metadata)];
   const out = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
@@ -143,26 +167,41 @@ export function writeSafetensors(
 function encode(name: string, data: Float32Array, dtype: Dtype): Uint8Array {
   const view = (array: ArrayBufferView) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
   switch (dtype) {
-    case 'F32': return view(data);
-    case 'F16': return view(floatsToHalves(data));
-    case 'BF16': return view(Uint16Array.from(data, floatToBfloat));
-    case 'I32': return view(Int32Array.from(data));
-    case 'I64': return view(BigInt64Array.from(data, BigInt));
-    case 'U8': return view(Uint8Array.from(data));
-    default: throw new SafetensorsError(`cannot write ${name}: writing ${dtype} is not supported`);
+    case 'F32':
+      return view(data);
+    case 'F16':
+      return view(floatsToHalves(data));
+    case 'BF16':
+      return view(Uint16Array.from(data, floatToBfloat));
+    case 'I32':
+      return view(Int32Array.from(data));
+    case 'I64':
+      return view(BigInt64Array.from(data, BigInt));
+    case 'U8':
+      return view(Uint8Array.from(data));
+    default:
+      throw new SafetensorsError(`cannot write ${name}: writing ${dtype} is not supported`);
   }
 }
 
 function decodeIntegers(dtype: Dtype, data: Uint8Array, count: number): ArrayLike<number | bigint> {
   switch (dtype) {
-    case 'I64': return new BigInt64Array(aligned(data, 8), 0, count);
-    case 'U64': return new BigUint64Array(aligned(data, 8), 0, count);
-    case 'I32': return new Int32Array(aligned(data, 4), 0, count);
-    case 'U32': return new Uint32Array(aligned(data, 4), 0, count);
-    case 'I16': return new Int16Array(aligned(data, 2), 0, count);
-    case 'U16': return new Uint16Array(aligned(data, 2), 0, count);
-    case 'I8': return new Int8Array(aligned(data, 1), 0, count);
-    default: return data;
+    case 'I64':
+      return new BigInt64Array(aligned(data, 8), 0, count);
+    case 'U64':
+      return new BigUint64Array(aligned(data, 8), 0, count);
+    case 'I32':
+      return new Int32Array(aligned(data, 4), 0, count);
+    case 'U32':
+      return new Uint32Array(aligned(data, 4), 0, count);
+    case 'I16':
+      return new Int16Array(aligned(data, 2), 0, count);
+    case 'U16':
+      return new Uint16Array(aligned(data, 2), 0, count);
+    case 'I8':
+      return new Int8Array(aligned(data, 1), 0, count);
+    default:
+      return data;
   }
 }
 
@@ -179,7 +218,8 @@ function exactFloats(name: string, integers: ArrayLike<number | bigint>): Float3
 
 /** The bytes in a buffer that begins where they do, copied only when they are not aligned or not alone. */
 function aligned(data: Uint8Array, alignment: number): ArrayBuffer {
-  const alone = data.byteOffset % alignment === 0 && data.byteOffset === 0 && data.byteLength === data.buffer.byteLength;
+  const alone =
+    data.byteOffset % alignment === 0 && data.byteOffset === 0 && data.byteLength === data.buffer.byteLength;
   return (alone ? data.buffer : data.slice().buffer) as ArrayBuffer;
 }
 
@@ -195,7 +235,8 @@ function parseJson(bytes: Uint8Array, file: string): Record<string, unknown> {
 }
 
 function checkMetadata(value: unknown, file: string): Record<string, string> {
-  const bad = typeof value !== 'object' || value === null || Object.values(value).some(text => typeof text !== 'string');
+  const bad =
+    typeof value !== 'object' || value === null || Object.values(value).some((text) => typeof text !== 'string');
   if (bad) fail(file, '__metadata__ must map names to texts');
   return value as Record<string, string>;
 }
@@ -212,8 +253,11 @@ function checkEntry(name: string, value: unknown, dataStart: number, file: strin
   }
   const want = size(shape) * dtypeBytes[dtype as Dtype];
   if (offsets[1] - offsets[0] !== want) {
-    fail(file, `${name}: ${dtype} [${shape}] takes ${want} bytes, data_offsets ${offsets[0]}…${offsets[1]} hold ` +
-      `${offsets[1] - offsets[0]}`);
+    fail(
+      file,
+      `${name}: ${dtype} [${shape}] takes ${want} bytes, data_offsets ${offsets[0]}…${offsets[1]} hold ` +
+        `${offsets[1] - offsets[0]}`,
+    );
   }
   return { dtype: dtype as Dtype, shape, begin: dataStart + offsets[0], end: dataStart + offsets[1] };
 }
@@ -221,7 +265,8 @@ function checkEntry(name: string, value: unknown, dataStart: number, file: strin
 /** Tensors must fill the data exactly: no overlap, no hole, nothing missing, nothing left over. */
 function checkLayout(entries: Map<string, Entry>, dataStart: number, fileSize: number, file: string): void {
   const sorted = [...entries].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
-  let end = dataStart, before = 'the header';
+  let end = dataStart,
+    before = 'the header';
   for (const [name, entry] of sorted) {
     if (entry.begin < end) fail(file, `${name} overlaps ${before} (bytes ${entry.begin}…${end})`);
     if (entry.begin > end) fail(file, `hole of ${entry.begin - end} bytes between ${before} and ${name}`);

@@ -52,7 +52,8 @@ export class TorchGenerator {
     }
     for (let i = 0; i < count; i++) out[i] = this.uniform24();
     for (let i = 0; i + 16 <= count; i += 16) boxMuller16(out, i);
-    if (count % 16) {                                 // the last 16 are drawn again
+    if (count % 16) {
+      // the last 16 are drawn again
       for (let i = count - 16; i < count; i++) out[i] = this.uniform24();
       boxMuller16(out, count - 16);
     }

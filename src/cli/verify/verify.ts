@@ -1,0 +1,60 @@
+/** Run golden cases through the runner of their group. */
+import { scope } from '../../tensor/index.ts';
+import { compare } from './compare.ts';
+import type { Golden, GoldenCase } from './golden.ts';
+import { runFrechet } from './frechet.ts';
+import { networkRunners } from './networks.ts';
+import { runOp } from './ops.ts';
+import { runOptim } from './optim.ts';
+import type { Result } from './report.ts';
+import { Context, Skip, type Runner } from './runner.ts';
+import { runTok } from './tok.ts';
+
+/** Group → runner. A group without one is skipped. */
+export const runners: Record<string, Runner> = {
+  op: runOp,
+  optim: runOptim,
+  tok: runTok,
+  frechet: runFrechet,
+  ...networkRunners,
+};
+
+/** Run cases one after the other; `done` hears of each. */
+export async function verify(
+  golden: Golden,
+  cases: GoldenCase[],
+  done: (result: Result) => void = () => {},
+): Promise<{ results: Result[]; context: Context }> {
+  const context = new Context(golden);
+  const results: Result[] = [];
+  for (const c of cases) {
+    const result = await runCase(c, context);
+    results.push(result);
+    done(result);
+  }
+  return { results, context };
+}
+
+async function runCase(c: GoldenCase, context: Context): Promise<Result> {
+  const start = performance.now();
+  const result = (rest: Pick<Result, 'status' | 'reason' | 'worst'> & { failures?: Result['failures'] }): Result => ({
+    id: c.id,
+    group: c.group,
+    failures: [],
+    ...rest,
+    milliseconds: Math.round(performance.now() - start),
+  });
+  try {
+    const runner = runners[c.group];
+    if (!runner) throw new Skip(`no runner for group ${c.group} yet`);
+    const checks = (await scope(() => runner(c, context))).map(compare);
+    if (checks.length === 0) throw new Error('the runner compared nothing');
+    const failures = checks.filter((check) => !check.passed);
+    const worst = checks.reduce((a, b) => (b.error > a.error ? b : a));
+    return result({ status: failures.length ? 'failed' : 'passed', failures, worst });
+  } catch (error) {
+    if (error instanceof Skip) return result({ status: 'skipped', reason: error.message });
+    const reason = process.env.RECTIFLOW_DEBUG ? (error as Error).stack : (error as Error).message;
+    return result({ status: 'failed', reason: reason?.replace(/\n\s*/g, '; ') });
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * Models as folders, in diffusers' layout:
+ *
+ *     model_index.json
+ *     tokenizer/      vocab.json, merges.txt, tokenizer_config.json
+ *     text_encoder/   config.json, model.safetensors
+ *     vae/            config.json, diffusion_pytorch_model.safetensors
+ *     unet/           config.json, diffusion_pytorch_model.safetensors      one step: the distilled network
+ *     unet_teacher/, unet_reflow/                                           the same for the networks it came from
+ *     scheduler/      scheduler_config.json                                 steps and guidance of each network
+ */
+import { mkdir, readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
+import type { Module } from '../../nn/index.ts';
+import { ClipTokenizer } from '../../nn/tokenizer.ts';
+import { readBytes, readTensors, writeAtomic, writeTensors } from '../../tensor/io/files-node.ts';
+import { networkNames, Pipeline } from '../pipeline.ts';
+import type { NetworkName, PipelineParts, SamplingDefaults } from '../pipeline.ts';
+
+export class ModelFolderError extends Error {
+  override name = 'ModelFolderError';
+}
+
+export const weightsFile = { text_encoder: 'model.safetensors', other: 'diffusion_pytorch_model.safetensors' };
+const fileOf = (part: string): string => (part === 'text_encoder' ? weightsFile.text_encoder : weightsFile.other);
+
+/** Open a model for sampling. Only the networks named in `networks` are read. */
+export async function openModelFolder(folder: string, { networks = ['unet'] as readonly NetworkName[] } = {}): Promise<Pipeline> {
+  const info = await stat(folder).catch(() => undefined);
+  if (!info?.isDirectory()) throw new ModelFolderError(`${folder}: no such folder\n  --model wants a model in diffusers' layout`);
+  const parts = await readdir(folder);
+  const required = ['tokenizer', 'text_encoder', 'vae', ...networks];
+  const missing = required.filter((part) => !parts.includes(part));
+  if (missing.length) throw new ModelFolderError(`${folder}: is not a whole model\n  missing: ${missing.join(', ')}`);
+  const tokenizer = await openTokenizer(join(folder, 'tokenizer'));
+  const textEncoder = await openModule(folder, 'text_encoder', (config) => new CLIPTextModel(config));
+  const vae = await openModule(folder, 'vae', (config) => new AutoencoderKL(config));
+  const opened: PipelineParts['networks'] = {};
+  for (const name of networks) opened[name] = await openModule(folder, name, (config) => new UNet2DConditionModel(config));
+  const scheduler = parts.includes('scheduler') ? await readJson(join(folder, 'scheduler', 'scheduler_config.json')) : {};
+  return new Pipeline({
+    tokenizer, textEncoder, vae, networks: opened,
+    defaults: (scheduler.sampling ?? {}) as PipelineParts['defaults'],
+  });
+}
+
+/** Which networks a model folder holds. */
+export async function networksIn(folder: string): Promise<NetworkName[]> {
+  const parts = await readdir(folder).catch(() => [] as string[]);
+  return networkNames.filter((name) => parts.includes(name));
+}
+
+export async function openTokenizer(folder: string): Promise<ClipTokenizer> {
+  const text = async (file: string) => new TextDecoder().decode(await readBytes(join(folder, file)));
+  const config = await readJson(join(folder, 'tokenizer_config.json'));
+  return new ClipTokenizer({ vocab: await text('vocab.json'), merges: await text('merges.txt'), config });
+}
+
+/** One network with its weights. */
+export async function openModule<M extends Module>(folder: string, part: string, make: (config: any) => M): Promise<M> {
+  const config = await readJson(join(folder, part, 'config.json'));
+  const file = join(folder, part, fileOf(part));
+  const { tensors } = await readTensors(file).catch((error: Error) => {
+    throw new ModelFolderError(`${error.message}\n  the model in ${folder} is incomplete or damaged: train or download it again`, { cause: error });
+  });
+  const module = make(config);
+  try {
+    module.loadStateDict(tensors);
+  } catch (error) {
+    module.dispose();
+    throw new ModelFolderError(`${file}: ${(error as Error).message}`, { cause: error });
+  }
+  return module;
+}
+
+export interface SaveOptions {
+  /** Storage of the weights: f16 for release. */
+  dtype?: 'F16' | 'F32';
+  /** Goes into the header of the file, such as where the training images came from. */
+  metadata?: Record<string, string>;
+}
+
+/** One network's configuration and weights. */
+export async function saveModule(
+  folder: string, part: string, module: Module & { config: object }, className: string, { dtype = 'F16', metadata }: SaveOptions = {},
+): Promise<void> {
+  await mkdir(join(folder, part), { recursive: true });
+  const state = await module.stateDict();
+  for (const tensor of Object.values(state)) tensor.dtype = dtype;
+  await writeTensors(join(folder, part, fileOf(part)), state, { format: 'pt', ...metadata });
+  await writeJson(join(folder, part, 'config.json'), { _class_name: className, ...module.config });
+}
+
+/** Everything but the weights: index, scheduler. */
+export async function saveModelIndex(folder: string, sampling: Partial<Record<NetworkName, SamplingDefaults>>): Promise<void> {
+  await mkdir(join(folder, 'scheduler'), { recursive: true });
+  await writeJson(join(folder, 'scheduler', 'scheduler_config.json'), {
+    _class_name: 'RectifiedFlow', time: 't = 0 noise, t = 1 image; timestep = 1000 (1 - t)', solver: 'euler', sampling,
+  });
+  const present = await networksIn(folder);
+  await writeJson(join(folder, 'model_index.json'), {
+    _class_name: 'RectifiedFlowPipeline',
+    tokenizer: ['transformers', 'CLIPTokenizer'],
+    text_encoder: ['transformers', 'CLIPTextModel'],
+    vae: ['diffusers', 'AutoencoderKL'],
+    scheduler: ['rectiflow', 'RectifiedFlow'],
+    ...Object.fromEntries(present.map((name) => [name, ['diffusers', 'UNet2DConditionModel']])),
+  });
+}
+
+export async function readJson(file: string): Promise<Record<string, any>> {
+  const text = new TextDecoder().decode(await readBytes(file));
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new ModelFolderError(`${file}: not JSON (${(error as Error).message})`);
+  }
+}
+
+export const writeJson = (file: string, value: unknown): Promise<void> => writeAtomic(file, `${JSON.stringify(value, undefined, 2)}\n`);

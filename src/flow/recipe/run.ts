@@ -1,0 +1,157 @@
+/** One training run: its folder, recipe and data, and what happens around the stages. */
+import { mkdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { appendFileSync } from 'node:fs';
+import { loadImageFolder } from '../data/image-folder.ts';
+import { loadOpenMoji } from '../data/openmoji.ts';
+import type { CaptionedImages } from '../data/captioned-images.ts';
+import { train } from '../trainer.ts';
+import type { LogLine, Progress, TrainOptions, TrainResult, TrainTask } from '../trainer.ts';
+import { CheckpointFolder, fullDisk } from './checkpoints.ts';
+import { writeJson } from './model-folder.ts';
+import type { Recipe, StageName } from './recipe.ts';
+
+/** Pictures that a run draws; the command line gives the pencil. */
+export interface Artist {
+  /** Rows of images [N, size, size, 3] in −1 … 1. */
+  sheet(file: string, sheet: {
+    title: string; subtitle?: string; columns?: { title: string; note?: string }[];
+    rows: { title?: string; images: Float32Array[] }[]; size: number; footer?: string;
+  }): Promise<void>;
+  curve(file: string, options: { title: string; log: LogLine[] }): Promise<void>;
+}
+
+export interface RunHooks {
+  say?(line: string): void;
+  progress?(progress: Progress): void;
+  artist?: Artist;
+  signal?: AbortSignal;
+  /** Minutes between sample sheets. */
+  pictureMinutes?: number;
+  resumeFrom?: string;
+}
+
+/** Training was asked to stop; what is done is saved. */
+export class Interrupted extends Error {
+  override name = 'Interrupted';
+}
+
+export class Run {
+  #data: Promise<CaptionedImages> | undefined;
+
+  constructor(
+    readonly folder: string,
+    readonly recipe: Recipe,
+    readonly hooks: RunHooks = {},
+  ) {}
+
+  /** The model that the stages make, in diffusers' layout. */
+  get model(): string {
+    return join(this.folder, 'model');
+  }
+
+  say(line: string): void {
+    this.hooks.say?.(line);
+  }
+
+  /** A folder for a stage's own files. */
+  async stageFolder(stage: StageName): Promise<string> {
+    const folder = join(this.folder, stage);
+    await mkdir(folder, { recursive: true }).catch((error) => {
+      throw fullDisk(error, folder);
+    });
+    return folder;
+  }
+
+  /** What a finished stage left: undefined while it is not finished. */
+  async finished(stage: StageName): Promise<Record<string, unknown> | undefined> {
+    const text = await readFile(join(this.folder, stage, 'done.json'), 'utf8').catch(() => undefined);
+    return text === undefined ? undefined : JSON.parse(text);
+  }
+
+  async finish(stage: StageName, facts: Record<string, unknown>): Promise<void> {
+    const folder = await this.stageFolder(stage);
+    await writeJson(join(folder, 'done.json'), facts);
+    await new CheckpointFolder(folder).clear();
+  }
+
+  checkInterrupt(): void {
+    if (this.hooks.signal?.aborted) throw new Interrupted('stopped');
+  }
+
+  data(): Promise<CaptionedImages> {
+    return (this.#data ??= this.#load());
+  }
+
+  async #load(): Promise<CaptionedImages> {
+    const { seed, data } = this.recipe;
+    const onWarning = (message: string) => this.say(message);
+    const all = data.trainDataDir
+      ? await loadImageFolder(data.trainDataDir, {
+          resolution: data.resolution, imageColumn: data.imageColumn, captionColumn: data.captionColumn, seed,
+          centerCrop: true, onWarning,
+        })
+      : await loadOpenMoji({ size: data.resolution, set: data.set, onWarning });
+    const limit = data.maxTrainSamples ?? all.ids.length;
+    return {
+      ...all,
+      images: all.images.slice(0, limit * all.size * all.size * 3),
+      captions: all.captions.slice(0, limit),
+      ids: all.ids.slice(0, limit),
+    };
+  }
+
+  /** Train one stage in its folder: log, checkpoints, curves, previews. @throws Interrupted when asked to stop */
+  async train(stage: StageName, task: TrainTask, options: TrainOptions): Promise<TrainResult> {
+    const folder = await this.stageFolder(stage);
+    const logFile = join(folder, 'log.jsonl');
+    const store = new CheckpointFolder(folder, 2, this.hooks.resumeFrom ?? 'latest');
+    const resumed = await store.latest();
+    if (resumed) this.say(`${stage}: going on from step ${resumed.step}`);
+    const log = await readLog(logFile, resumed?.step ?? 0);
+    const drawCurve = async () => {
+      if (log.length > 1) await this.hooks.artist?.curve(join(folder, 'loss.png'), { title: `${this.recipe.name} · ${stage}`, log });
+    };
+    const preview = task.preview && (async (step: number) => {
+      await drawCurve();
+      await task.preview!(step);
+    });
+    const result = await train({ ...task, preview: preview && this.hooks.artist ? preview : undefined }, options, {
+      store: { latest: async () => resumed, save: (checkpoint) => store.save(checkpoint) },
+      log: (line) => {
+        log.push(line);
+        append(logFile, line);
+      },
+      progress: this.hooks.progress,
+      warn: (message) => this.say(message),
+      signal: this.hooks.signal,
+      previewMinutes: this.hooks.pictureMinutes,
+    });
+    await drawCurve();
+    if (!result.finished) throw new Interrupted(`${stage}: stopped at step ${result.step}; saved in ${folder}`);
+    return result;
+  }
+}
+
+/** The lines of a log up to the step that a checkpoint holds. */
+async function readLog(file: string, upTo: number): Promise<LogLine[]> {
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return text.split('\n').flatMap((line) => {
+    try {
+      const parsed = JSON.parse(line) as LogLine;
+      return parsed.step <= upTo ? [parsed] : [];
+    } catch {
+      return []; // a line that was cut short when the process died
+    }
+  });
+}
+
+function append(file: string, line: LogLine): void {
+  try {
+    appendFileSync(file, `${JSON.stringify(line)}\n`);
+  } catch (error) {
+    throw fullDisk(error, file);
+  }
+}
+
+export const exists = (file: string): Promise<boolean> => stat(file).then(() => true, () => false);

@@ -1,0 +1,72 @@
+/** The recipe, stage by stage: tokenizer → vae → teacher → pairs → reflow → distill → evaluate. */
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { saveModelIndex, writeJson } from './model-folder.ts';
+import { fullDisk } from './checkpoints.ts';
+import { distillStage } from './stage-distill.ts';
+import { evaluateStage } from './stage-evaluate.ts';
+import { pairsStage } from './stage-pairs.ts';
+import { stageNames } from './recipe.ts';
+import type { Recipe, StageName } from './recipe.ts';
+import { reflowStage } from './stage-reflow.ts';
+import { Interrupted, Run } from './run.ts';
+import type { RunHooks } from './run.ts';
+import { teacherStage } from './stage-teacher.ts';
+import { tokenizerStage } from './stage-tokenizer.ts';
+import { vaeStage } from './stage-vae.ts';
+
+const stages: Record<StageName, (run: Run) => Promise<unknown>> = {
+  tokenizer: tokenizerStage,
+  vae: vaeStage,
+  teacher: teacherStage,
+  pairs: pairsStage,
+  reflow: reflowStage,
+  distill: distillStage,
+  evaluate: evaluateStage,
+};
+
+/** Run what is not finished yet, in order; or one stage, whose forerunners must be finished. */
+export async function runRecipe(folder: string, recipe: Recipe, hooks: RunHooks = {}, only?: StageName): Promise<void> {
+  const run = new Run(folder, recipe, hooks);
+  await mkdir(run.model, { recursive: true }).catch((error) => {
+    throw fullDisk(error, folder);
+  });
+  await writeJson(join(folder, 'recipe.json'), recipe);
+  if (only) {
+    for (const before of stageNames.slice(0, stageNames.indexOf(only))) {
+      if (!(await run.finished(before))) throw new Error(`${only}: the stage ${before} is not finished\n  train it first: --stage ${before}, or leave out --stage`);
+    }
+  }
+  for (const name of only ? [only] : stageNames) {
+    if (await run.finished(name)) {
+      run.say(`${name}: done before`);
+      continue;
+    }
+    run.checkInterrupt();
+    const start = performance.now();
+    await stages[name](run);
+    run.say(`${name}: finished in ${minutes((performance.now() - start) / 1000)}`);
+  }
+  const { attribution, ids } = await run.data();
+  await saveModelIndex(run.model, {
+    unet: { steps: 1, guidanceScale: 1 },
+    unet_teacher: { steps: recipe.evaluate.steps, guidanceScale: recipe.evaluate.guidanceScale },
+    unet_reflow: { steps: 1, guidanceScale: 1 },
+  });
+  await writeJson(join(run.model, 'recipe.json'), { ...recipe, trainedOn: `${ids.length} images`, attribution });
+}
+
+/** The recipe of a run that was begun before. */
+export async function savedRecipe(folder: string): Promise<Recipe | undefined> {
+  const text = await readFile(join(folder, 'recipe.json'), 'utf8').catch(() => undefined);
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text) as Recipe;
+  } catch (error) {
+    throw new Error(`${join(folder, 'recipe.json')}: not JSON (${(error as Error).message})`);
+  }
+}
+
+export { Interrupted, Run };
+
+const minutes = (seconds: number): string => (seconds < 90 ? `${seconds.toFixed(1)} s` : `${(seconds / 60).toFixed(1)} min`);

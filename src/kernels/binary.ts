@@ -1,0 +1,153 @@
+import type { GpuArray, Shape } from './array.ts';
+import { broadcastShape, map } from './elementwise.ts';
+import type { Gpu } from './gpu.ts';
+import { hostArray } from './op.ts';
+import type { HostArray, Op } from './op.ts';
+import { outline } from './outline.ts';
+import { sumTo } from './reduce.ts';
+
+/**
+ * One row for each function of two numbers; operands broadcast as in NumPy.
+ *
+ * `y` is WGSL in a, b (the operands) and s. `da` and `db` are WGSL in the same a and b and in c, the cotangent dy; a row
+ * that needs dy alone says so by writing only c. Gradients are added up over the axes that were broadcast.
+ */
+interface Row {
+  y: string;
+  da: string;
+  db: string;
+  js: (a: number, b: number, s: number) => number;
+}
+
+const rows = {
+  add: { y: 'a + b', da: 'c', db: 'c', js: (a, b) => a + b },
+  sub: { y: 'a - b', da: 'c', db: '-c', js: (a, b) => a - b },
+  mul: { y: 'a * b', da: 'c * b', db: 'c * a', js: (a, b) => a * b },
+  div: { y: 'a / b', da: 'c / b', db: '-c * a / (b * b)', js: (a, b) => a / b },
+  maximum: {
+    y: 'max(a, b)',
+    da: 'c * select(select(0.0, 0.5, a == b), 1.0, a > b)',
+    db: 'c * select(select(0.0, 0.5, a == b), 1.0, b > a)',
+    js: (a, b) => Math.max(a, b),
+  },
+  minimum: {
+    y: 'min(a, b)',
+    da: 'c * select(select(0.0, 0.5, a == b), 1.0, a < b)',
+    db: 'c * select(select(0.0, 0.5, a == b), 1.0, b < a)',
+    js: (a, b) => Math.min(a, b),
+  },
+  pow: { y: 'power(a, b)', da: 'c * b * power(a, b - 1.0)', db: 'c * power(a, b) * log(a)', js: (a, b) => a ** b },
+  addScaled: { y: 'a + s * b', da: 'c', db: 's * c', js: (a, b, s) => a + s * b },
+} satisfies Record<string, Row>;
+
+type Binary<A = object> = Op<[a: GpuArray, b: GpuArray], A>;
+
+function binary<A = object>(name: keyof typeof rows, scalar: (attrs: A) => number = () => 0): Binary<A> {
+  const row: Row = rows[name];
+  const linear = !/[ab]/.test(row.da + row.db);
+  return {
+    name,
+    forward(gpu, [a, b], attrs) {
+      const shape = broadcastShape(name, [a.shape, b.shape]);
+      return {
+        output: map(gpu, row.y, [a, b], { s: scalar(attrs), shape }),
+        saved: linear ? [outline(a), outline(b)] : [a, b],
+      };
+    },
+    backward(gpu, dy, [a, b], attrs, needs) {
+      const s = scalar(attrs);
+      return [
+        needs[0] ? gradient(gpu, row.da, a, b, dy, a.shape, s) : undefined,
+        needs[1] ? gradient(gpu, row.db, a, b, dy, b.shape, s) : undefined,
+      ];
+    },
+    reference: ([a, b], attrs) => {
+      const s = scalar(attrs);
+      const shape = broadcastShape(name, [a.shape, b.shape]);
+      const [p, q] = [repeated(a, shape), repeated(b, shape)];
+      return hostArray(
+        shape,
+        p.map((v, i) => row.js(v, q[i], s)),
+      );
+    },
+  };
+}
+
+/** The gradient that an expression of a, b and dy gives, in the shape of the operand. */
+function gradient(
+  gpu: Gpu,
+  expression: string,
+  a: GpuArray,
+  b: GpuArray,
+  dy: GpuArray,
+  shape: Shape,
+  s: number,
+): GpuArray {
+  if (expression === 'c') return sumTo(gpu, dy, shape);
+  if (!/[ab]/.test(expression)) {
+    const sum = sumTo(gpu, dy, shape); // linear in dy: add up first
+    const scaled = map(gpu, expression.replace('c', 'a'), [sum], { s });
+    sum.dispose();
+    return scaled;
+  }
+  const full = map(gpu, expression, [a, b, dy], { s, shape: dy.shape });
+  const sum = sumTo(gpu, full, shape);
+  full.dispose();
+  return sum;
+}
+
+/** Numbers of `x` repeated to `shape`. */
+export function repeated(x: HostArray, shape: readonly number[]): Float64Array {
+  const n = shape.reduce((p, d) => p * d, 1);
+  return Float64Array.from({ length: n }, (_, i) => {
+    let at = 0;
+    let step = 1;
+    for (let axis = shape.length - 1, own = x.shape.length - 1; own >= 0; axis--, own--) {
+      if (x.shape[own] > 1) at += (i % shape[axis]) * step;
+      step *= x.shape[own];
+      i = Math.floor(i / shape[axis]);
+    }
+    return x.data[at];
+  });
+}
+
+export const add = binary('add');
+export const sub = binary('sub');
+export const mul = binary('mul');
+export const div = binary('div');
+export const maximum = binary('maximum');
+export const minimum = binary('minimum');
+export const pow = binary('pow');
+export const addScaled = binary<{ s: number }>('addScaled', ({ s }) => s);
+
+/** y = a where the condition is not 0, else b. The condition is f32 or i32; all three broadcast. */
+export const where: Op<[condition: GpuArray, a: GpuArray, b: GpuArray]> = {
+  name: 'where',
+  forward(gpu, [condition, a, b]) {
+    const shape = broadcastShape('where', [condition.shape, a.shape, b.shape]);
+    // Bits, not numbers: a 1 of i32 read as f32 is a denormal, which hardware may take for 0.
+    const output = map(gpu, 'select(c, b, (bitcast<u32>(a) << 1u) != 0u)', [condition, a, b], { shape });
+    return { output, saved: [condition, outline(a), outline(b)] };
+  },
+  backward(gpu, dy, [condition, a, b], _, needs) {
+    const part = (expression: string, shape: Shape) => {
+      const full = map(gpu, expression, [condition, dy], { shape: dy.shape });
+      const sum = sumTo(gpu, full, shape);
+      full.dispose();
+      return sum;
+    };
+    return [
+      undefined,
+      needs[1] ? part('select(0.0, b, (bitcast<u32>(a) << 1u) != 0u)', a.shape) : undefined,
+      needs[2] ? part('select(b, 0.0, (bitcast<u32>(a) << 1u) != 0u)', b.shape) : undefined,
+    ];
+  },
+  reference([condition, a, b]) {
+    const shape = broadcastShape('where', [condition.shape, a.shape, b.shape]);
+    const [p, q, r] = [condition, a, b].map((x) => repeated(x, shape));
+    return hostArray(
+      shape,
+      p.map((c, i) => (c !== 0 ? q[i] : r[i])),
+    );
+  },
+};

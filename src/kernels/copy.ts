@@ -1,0 +1,66 @@
+import code from './copy.wgsl';
+import type { GpuArray, Shape } from './array.ts';
+import { shapeError } from './errors.ts';
+import { spread } from './gpu.ts';
+import type { Gpu } from './gpu.ts';
+
+const narrow = code.replace('alias V = vec4u;', 'alias V = u32;');
+
+/** A walk through an array: where it starts, and what a step along each axis adds. In numbers; may be 0 or negative. */
+export interface Walk {
+  offset: number;
+  strides: readonly number[];
+}
+
+/** Strides of a dense array, with each axis of size 1 standing still. */
+export function denseStrides(shape: Shape): number[] {
+  const strides = Array<number>(shape.length).fill(1);
+  for (let i = shape.length - 2; i >= 0; i--) strides[i] = strides[i + 1] * shape[i + 1];
+  return strides;
+}
+
+/** The walk through all of a dense array. */
+export const dense = (shape: Shape): Walk => ({ offset: 0, strides: denseStrides(shape) });
+
+/** to[…] = from[…] for every place of `sizes`. Writes nothing else. */
+export function copyStrided(gpu: Gpu, sizes: Shape, from: GpuArray, fromWalk: Walk, to: GpuArray, toWalk: Walk): void {
+  if (sizes.includes(0)) return;
+  type Axis = { size: number; f: number; t: number };
+  const axes: Axis[] = [];
+  sizes.forEach((size, i) => {
+    if (size === 1) return;
+    const [f, t] = [fromWalk.strides[i], toWalk.strides[i]];
+    const outer = axes.at(-1);
+    if (outer && outer.f === f * size && outer.t === t * size)
+      axes[axes.length - 1] = { size: outer.size * size, f, t };
+    else axes.push({ size, f, t });
+  });
+  if (!axes.length) axes.push({ size: 1, f: 0, t: 0 });
+  if (axes.length > 6) throw shapeError('copy', 'more than six groups of axes', { sizes }, 'reshape first');
+  const last = axes.at(-1)!;
+  const wide =
+    last.f === 1 &&
+    last.t === 1 &&
+    last.size % 4 === 0 &&
+    fromWalk.offset % 4 === 0 &&
+    toWalk.offset % 4 === 0 &&
+    axes.slice(0, -1).every((axis) => axis.f % 4 === 0 && axis.t % 4 === 0);
+  const unit = wide ? 4 : 1;
+  const uniforms: Record<string, number> = {
+    from_offset: fromWalk.offset / unit,
+    to_offset: toWalk.offset / unit,
+    n: 1,
+  };
+  const padded: Axis[] = [...Array<Axis>(6 - axes.length).fill({ size: 1, f: 0, t: 0 }), ...axes];
+  padded.forEach((axis, i) => {
+    const step = i === 5 ? 1 : unit;
+    const size = i === 5 ? axis.size / unit : axis.size;
+    uniforms.n *= size;
+    if (i > 0) uniforms[`d${i}`] = size;
+    uniforms[`f${i}`] = axis.f / step;
+    uniforms[`t${i}`] = axis.t / step;
+  });
+  gpu.run(wide ? code : narrow, 'copy', uniforms, [from, to], spread(Math.ceil(uniforms.n / 1024)), {
+    RANK: axes.length,
+  });
+}

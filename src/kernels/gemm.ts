@@ -1,0 +1,145 @@
+import type { GpuArray, Shape } from './array.ts';
+import type { Capabilities } from './device.ts';
+import { spread } from './gpu.ts';
+import type { Gpu } from './gpu.ts';
+import code from './matmul.wgsl';
+import subgroupCode from './matmul-subgroup.wgsl';
+import { sumMiddle } from './sum-middle.ts';
+
+/** A matrix inside an array: where it starts and how far apart its rows and columns lie, in elements. */
+export interface Matrix {
+  array: GpuArray;
+  row: number;
+  col: number;
+  start?: number;
+  /** Distances between the matrices of the outer and the inner batch; 0 repeats one matrix. */
+  outer?: number;
+  inner?: number;
+}
+
+export interface Gemm {
+  M: number;
+  N: number;
+  K: number;
+  /** [M, K] */
+  a: Matrix;
+  /** [K, N] */
+  b: Matrix;
+  /** Sizes of the outer and the inner batch. */
+  batch?: readonly [number, number];
+  /** [N], added to every row. */
+  bias?: GpuArray;
+  /** Shaped like the output, added to it. */
+  residual?: GpuArray;
+  /** Shape of the output, by default [batch, M, N]. */
+  shape?: Shape;
+  /** Distances in the output, where it is not dense. */
+  y?: { row: number; outer: number; inner: number };
+  /** Also return the sums of A's rows, [batch, M]: the gradient of a bias comes free with that of its weight. */
+  rowSums?: boolean;
+}
+
+export type GemmVariant = 'naive' | 'register-tile' | 'subgroup-tile' | 'workgroup-tile';
+export interface GemmPlan {
+  variant: GemmVariant;
+  /** Rows and columns of a tile. */
+  rows: number;
+  cols: number;
+  /** Parts that K is cut into where there are too few tiles to fill the adapter. */
+  splits: number;
+}
+
+/** Rows, and columns per lane, of the subgroup tile. */
+const SUBGROUP_TILES = [[16, 8], [16, 4], [8, 4]] as const;
+/** Bytes of one partial-sum workspace at most. */
+const WORKSPACE = 64 * 2 ** 20;
+
+/** Which kernel multiplies [M, K] by [K, N], `batch` times, on this adapter. */
+export function pickGemm(M: number, N: number, K: number, batch: number, capabilities: Capabilities, force?: string): GemmPlan {
+  const { family, subgroups, subgroupSize, invocations } = capabilities;
+  const fast = family === 'gpu' && invocations >= 256 ? 'workgroup-tile' : subgroups && subgroupSize === 8 ? 'subgroup-tile' : 'register-tile';
+  const forced = force === 'subgroup-tile' && !(subgroups && subgroupSize > 1) ? undefined : (force as GemmVariant | undefined);
+  const variant = forced ?? (family === 'gpu' && M * N * batch < 4096 ? 'naive' : fast);
+  let [rows, cols] = { naive: [8, 8], 'register-tile': [8, 32], 'workgroup-tile': [64, 64], 'subgroup-tile': [0, 0] }[variant];
+  if (variant === 'subgroup-tile') {
+    // Per tile and step of k: ROWS / LANES + COLS loads of some 8 ns, ROWS · COLS multiply-adds of 0.2 ns.
+    const cost = ([r, c]: readonly [number, number]) =>
+      Math.ceil(M / r) * Math.ceil(N / (c * subgroupSize)) * (r / subgroupSize + c + r * c * 0.025);
+    const [r, c] = SUBGROUP_TILES.reduce((best, tile) => (cost(tile) < cost(best) ? tile : best));
+    [rows, cols] = [r, c * subgroupSize];
+  }
+  const tiles = Math.ceil(M / rows) * Math.ceil(N / cols) * batch;
+  const wanted = family === 'gpu' ? 256 : 4;
+  const fitting = Math.floor(WORKSPACE / (M * N * batch * 4));
+  const splits = Math.max(1, Math.min(Math.ceil(wanted / tiles), Math.floor(K / (family === 'gpu' ? 128 : 512)), fitting));
+  return { variant, rows, cols, splits };
+}
+
+const ENTRIES = { naive: 'naive', 'register-tile': 'register_tile', 'workgroup-tile': 'workgroup_tile', 'subgroup-tile': 'forward' };
+
+/** y[z] = A[z]·B[z] + bias + residual.   @returns y: [batch, M, N] and, when asked for, sums: [batch, M], or [M] without a batch */
+export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: GpuArray } {
+  if (!force && gpu.capabilities.family === 'cpu' && collides(g)) {
+    using dense = pack(gpu, g);
+    return gemm(gpu, { ...g, b: { array: dense, row: g.N, col: 1 } });
+  }
+  const { M, N, K, a, b, batch: [outer, inner] = [1, 1] } = g;
+  const batch = outer * inner;
+  const plan = pickGemm(M, N, K, batch, gpu.capabilities, K === 0 ? 'naive' : force);
+  const { variant, rows, cols } = plan;
+  const splits = g.y ? 1 : plan.splits;
+  const at = g.y ?? { row: N, outer: inner * splits * M * N, inner: splits * M * N };
+  const tilesN = Math.ceil(N / cols);
+  const tiles = Math.ceil(M / rows) * tilesN;
+  const split = splits > 1;
+  const z = batch * splits;
+  const shape = g.shape ?? [batch, M, N];
+  const y = gpu.empty(split ? [z, M, N] : shape);
+  const sumsShape = batch === 1 ? [M] : [batch, M];
+  const sums = g.rowSums ? gpu.empty(split ? [z, M] : sumsShape) : undefined;
+  const lanes = gpu.capabilities.subgroupSize;
+  const uniforms = {
+    M, N, K, tilesN, tiles, splits, chunk: Math.ceil(K / splits), inner, lanes,
+    aRow: a.row, aCol: a.col, bRow: b.row, bCol: b.col,
+    aStart: a.start ?? 0, aOuter: a.outer ?? 0, aInner: a.inner ?? 0,
+    bStart: b.start ?? 0, bOuter: b.outer ?? 0, bInner: b.inner ?? 0,
+    yRow: at.row, yOuter: at.outer, yInner: at.inner, ySplit: M * N,
+    hasBias: +(!!g.bias && !split), hasResidual: +(!!g.residual && !split), hasSums: +!!sums,
+  };
+  const { none } = gpu;
+  const arrays = [a.array, b.array, split ? none : (g.bias ?? none), split ? none : (g.residual ?? none), y];
+  const grid = [...spread(tiles), z];
+  if (variant === 'subgroup-tile') {
+    const unused = sums ? undefined : gpu.empty([1]);
+    const constants = { ROWS: rows, COLS: cols / lanes, LANES: lanes };
+    gpu.run(subgroupCode, 'forward', uniforms, [...arrays, sums ?? unused!], grid, constants);
+    unused?.dispose();
+  } else {
+    gpu.run(code, ENTRIES[variant], uniforms, arrays, grid);
+    if (sums) gpu.run(code, 'row_sums', uniforms, [a.array, sums], [Math.ceil(M / 64), 1, z]);
+  }
+  if (!split) return { y, sums };
+  using partial = y;
+  using partialSums = sums;
+  return {
+    y: sumMiddle(gpu, partial, [batch, splits, M * N], { shape, bias: g.bias, residual: g.residual }),
+    sums: partialSums && sumMiddle(gpu, partialSums, [batch, splits, M], { shape: sumsShape }),
+  };
+}
+
+/** Columns of a shared B that lie a multiple of 1 KB apart and fall into the same few sets of the cache, tile after tile. */
+const collides = ({ M, K, b, batch = [1, 1] }: Gemm): boolean =>
+  b.row === 1 && b.col >= 512 && b.col % 256 === 0 && M >= 128 && K >= 256 && batch[0] * batch[1] === 1;
+
+/** B as a dense [K, N]. */
+function pack(gpu: Gpu, { N, K, b }: Gemm): GpuArray {
+  const y = gpu.empty([K, N]);
+  const tilesN = Math.ceil(N / 64);
+  const uniforms = {
+    M: 0, N, K, tilesN, tiles: 0, splits: 1, chunk: K, inner: 1, lanes: 0, aRow: 0, aCol: 0, bRow: b.row, bCol: b.col,
+    aStart: 0, aOuter: 0, aInner: 0, bStart: b.start ?? 0, bOuter: 0, bInner: 0, yRow: 0, yOuter: 0, yInner: 0, ySplit: 0,
+    hasBias: 0, hasResidual: 0, hasSums: 0,
+  };
+  gpu.run(code, 'pack', uniforms, [b.array, y], spread(tilesN * Math.ceil(K / 16)));
+  return y;
+}

@@ -1,0 +1,12 @@
+export { Attention } from './attention.ts';
+export { Conv2d } from './conv2d.ts';
+export type { Padding } from './conv2d.ts';
+export { Embedding } from './embedding.ts';
+export { FeedForward, GEGLU } from './feed-forward.ts';
+export { Linear } from './linear.ts';
+export { GroupNorm, LayerNorm } from './norm.ts';
+export { ResnetBlock2D } from './resnet.ts';
+export { Downsample2D, Upsample2D } from './sampling.ts';
+export { TimestepEmbedding, timesteps, timestepWaves } from './time.ts';
+export type { TimestepOptions } from './time.ts';
+export { BasicTransformerBlock, Transformer2DModel } from './transformer.ts';

@@ -1,0 +1,10 @@
+export { Adam, AdamW } from './adam.ts';
+export type { AdamWOptions } from './adam.ts';
+export { EMA, emaDecay } from './ema.ts';
+export type { EMAOptions } from './ema.ts';
+export { Optimizer } from './optimizer.ts';
+export type { OptimizerOptions, StepReport } from './optimizer.ts';
+export { schedule, scheduleNames } from './schedule.ts';
+export type { ScheduleName, ScheduleOptions } from './schedule.ts';
+export { SGD } from './sgd.ts';
+export type { SGDOptions } from './sgd.ts';

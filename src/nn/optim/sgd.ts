@@ -1,0 +1,30 @@
+import { sgdStep } from '../../kernels/optimizer.ts';
+import type { GpuArray } from '../../kernels/index.ts';
+import type { Tensor } from '../../tensor/index.ts';
+import { Optimizer } from './optimizer.ts';
+import type { OptimizerOptions } from './optimizer.ts';
+
+export interface SGDOptions extends OptimizerOptions {
+  momentum?: number;
+  nesterov?: boolean;
+}
+
+/** Straight against the gradient, with momentum if asked. */
+export class SGD extends Optimizer {
+  readonly #options: { momentum: number; weightDecay: number; nesterov: boolean };
+
+  constructor(parameters: ReadonlyMap<string, Tensor>, options: SGDOptions = {}) {
+    super(parameters, options, ['momentum_buffer']);
+    const { momentum = 0, weightDecay = 0, nesterov = false } = options;
+    this.#options = { momentum, weightDecay, nesterov };
+  }
+
+  protected override update(
+    p: GpuArray,
+    g: GpuArray,
+    { momentum_buffer: u }: Record<string, GpuArray>,
+    ema?: GpuArray,
+  ): void {
+    sgdStep(this.buffers, { p, g, u, ema }, this.#options);
+  }
+}

@@ -1,0 +1,94 @@
+import { execFile } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { dirname, extname, join, resolve } from 'node:path';
+import { promisify } from 'node:util';
+import { chromium } from 'playwright-core';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+// @ts-expect-error the scripts of the checkout are plain JavaScript
+import { bundle, root } from '../scripts/bundle.mjs';
+import { findBrowser } from '../scripts/setup/browser.mjs';
+import type { Results } from './browser/suite.ts';
+import { skip } from './skip.ts';
+
+const executable: string | undefined = findBrowser();
+const test = suite('browser');
+const name = 'the same bundle does ops, gradients and a training step in Chromium as in Node';
+
+if (!executable) skip(test, name, 'no Chromium here; install it with "node scripts/setup.mjs --browser"');
+else {
+  test(name, async () => {
+    const out = mkdtempSync(join(root, '.build', 'browser-'));
+    try {
+      await bundle({ page: 'test/browser/page.ts' }, join(out, 'web'), 'browser', { splitting: false });
+      await bundle({ node: 'test/browser/node.ts' }, join(out, 'node'), 'node', { splitting: false });
+      assert.not.match(readFileSync(join(out, 'web/page.mjs'), 'utf8'), /from "node:/);
+      const web = await inChromium(join(out, 'web'));
+      const node = await inNode(join(out, 'node/node.mjs'), dirname(executable));
+      compare(web, node);
+    } finally {
+      rmSync(out, { recursive: true, force: true });
+    }
+  });
+}
+
+/** Bit for bit on one adapter; elsewhere to a relative 1e-4 of the largest number. Says which. */
+function compare(web: Results, node: Results): void {
+  const same = /swiftshader/i.test(web.adapter) && /swiftshader/i.test(node.adapter);
+  console.log(`\n  Chromium: ${web.adapter}\n  Node:     ${node.adapter}\n  compared ${same ? 'bit for bit' : 'within tolerance'}`);
+  assert.equal(Object.keys(web.values), Object.keys(node.values));
+  for (const [key, want] of Object.entries(node.values)) {
+    const got = web.values[key];
+    assert.is(got.length, want.length, key);
+    const largest = Math.max(...want.map(Math.abs));
+    want.forEach((v, i) => {
+      if (same) assert.ok(Object.is(got[i], v), `${key}[${i}]: ${got[i]} in Chromium, ${v} in Node`);
+      else assert.ok(Math.abs(got[i] - v) <= 1e-4 * largest, `${key}[${i}]: ${got[i]} in Chromium, ${v} in Node`);
+    });
+  }
+}
+
+async function inChromium(folder: string): Promise<Results> {
+  const types: Record<string, string> = { '.mjs': 'text/javascript', '.html': 'text/html', '.map': 'application/json' };
+  writeFileSync(join(folder, 'index.html'), '<!doctype html><title>rectiflow</title><script type="module" src="page.mjs"></script>');
+  const server = createServer((request, response) => {
+    const file = join(folder, request.url === '/' ? 'index.html' : resolve('/', request.url ?? ''));
+    if (!existsSync(file)) return response.writeHead(404).end();
+    response.writeHead(200, { 'content-type': types[extname(file)] ?? 'text/plain' }).end(readFileSync(file));
+  });
+  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+  const browser = await chromium.launch({ executablePath: executable, headless: true, args: BROWSER_FLAGS });
+  try {
+    const page = await browser.newPage();
+    await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+    await page.waitForFunction(() => 'results' in globalThis, undefined, { timeout: 120_000 });
+    const results = await page.evaluate(() => (globalThis as unknown as { results: Results & { error?: string } }).results);
+    if (results.error) throw new Error(`in Chromium: ${results.error}`);
+    return results;
+  } finally {
+    await browser.close();
+    server.close();
+  }
+}
+
+const BROWSER_FLAGS = [
+  '--no-sandbox',
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--no-first-run',
+];
+
+/** Node on the browser's own software adapter where its driver lies beside it, else on the usual one. */
+async function inNode(file: string, folder: string): Promise<Results> {
+  const icd = [folder, '/usr/lib/chromium', '/usr/lib/chromium-browser'].map((f) => join(f, 'vk_swiftshader_icd.json')).find(existsSync);
+  const env = icd ? { ...process.env, VK_DRIVER_FILES: icd, VK_ICD_FILENAMES: icd } : process.env;
+  const { stdout } = await promisify(execFile)(process.execPath, [file], { env, maxBuffer: 2 ** 28 });
+  return JSON.parse(stdout);
+}
+
+test.run();

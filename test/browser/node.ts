@@ -1,0 +1,3 @@
+import { run } from './suite.ts';
+
+process.stdout.write(JSON.stringify(await run()));
