@@ -24,10 +24,42 @@ for (const transposeA of [false, true]) {
   }
 }
 test('batches broadcast', async () => {
-  await checkOp(matmul, [[2, 1, 6, 7], [3, 7, 5]], {}, { variants });
-  await checkOp(matmul, [[2, 3, 6, 7], [7, 5]], {}, { variants });
-  await checkOp(matmul, [[6, 7], [2, 3, 7, 5]], {}, { variants });
-  await checkOp(matmul, [[4, 1, 3, 2], [4, 5, 2, 6]], { }, { variants });
+  await checkOp(
+    matmul,
+    [
+      [2, 1, 6, 7],
+      [3, 7, 5],
+    ],
+    {},
+    { variants },
+  );
+  await checkOp(
+    matmul,
+    [
+      [2, 3, 6, 7],
+      [7, 5],
+    ],
+    {},
+    { variants },
+  );
+  await checkOp(
+    matmul,
+    [
+      [6, 7],
+      [2, 3, 7, 5],
+    ],
+    {},
+    { variants },
+  );
+  await checkOp(
+    matmul,
+    [
+      [4, 1, 3, 2],
+      [4, 5, 2, 6],
+    ],
+    {},
+    { variants },
+  );
 });
 test('vectors are rows on the left and columns on the right', async () => {
   await checkOp(matmul, [[5, 12], [12]]);
@@ -35,8 +67,24 @@ test('vectors are rows on the left and columns on the right', async () => {
   await checkOp(matmul, [[12], [12]]);
 });
 test('a long inner axis is cut into parts', async () => {
-  await checkOp(matmul, [[4, 1500], [1500, 6]], {}, { variants, samples: 60 });
-  await checkOp(matmul, [[2, 3, 1111], [2, 1111, 5]], {}, { variants, samples: 60 });
+  await checkOp(
+    matmul,
+    [
+      [4, 1500],
+      [1500, 6],
+    ],
+    {},
+    { variants, samples: 60 },
+  );
+  await checkOp(
+    matmul,
+    [
+      [2, 3, 1111],
+      [2, 1111, 5],
+    ],
+    {},
+    { variants, samples: 60 },
+  );
 });
 test('inner sizes that differ are an error that says so', async () => {
   const gpu = await testGpu();
@@ -49,7 +97,15 @@ test('inner sizes that differ are an error that says so', async () => {
 
 test('linear agrees with its reference', async () => {
   await checkOp(linear, [[2, 7, 48], [40, 48], [40]], {}, { variants, core: true });
-  await checkOp(linear, [[9, 33], [17, 33]], {}, { variants });
+  await checkOp(
+    linear,
+    [
+      [9, 33],
+      [17, 33],
+    ],
+    {},
+    { variants },
+  );
   await checkOp(linear, [[3, 5, 10], [131, 10], [131], [3, 5, 131]], {}, { variants });
 });
 test('linear over many rows agrees: the weight gradient is cut into parts', () =>
@@ -68,13 +124,27 @@ test('linear says what does not fit', async () => {
 });
 test('geglu agrees with its reference', async () => {
   await checkOp(geglu, [[2, 5, 16], [26, 16], [26]], {}, { variants, core: true });
-  await checkOp(geglu, [[3, 7], [140, 7]], {}, { ranges: { 0: [-6, 6] } });
+  await checkOp(
+    geglu,
+    [
+      [3, 7],
+      [140, 7],
+    ],
+    {},
+    { ranges: { 0: [-6, 6] } },
+  );
 });
 test('big products agree with the naive kernel, whatever the variant', async () => {
   const gpu = await testGpu();
   const [M, N, K] = [300, 203, 267];
-  using a = gpu.array([M, K], Float32Array.from({ length: M * K }, (_, i) => Math.sin(i)));
-  using b = gpu.array([N, K], Float32Array.from({ length: N * K }, (_, i) => Math.cos(3 * i)));
+  using a = gpu.array(
+    [M, K],
+    Float32Array.from({ length: M * K }, (_, i) => Math.sin(i)),
+  );
+  using b = gpu.array(
+    [N, K],
+    Float32Array.from({ length: N * K }, (_, i) => Math.cos(3 * i)),
+  );
   const run = async (force: string) => {
     const { y } = gemm(gpu, { M, N, K, a: { array: a, row: K, col: 1 }, b: { array: b, row: 1, col: K } }, force);
     using result = y;
@@ -83,7 +153,10 @@ test('big products agree with the naive kernel, whatever the variant', async () 
   const want = await run('naive');
   for (const variant of variants.slice(1)) {
     const got = await run(variant);
-    assert.ok(got.every((v, i) => Math.abs(v - want[i]) < 2e-4), variant);
+    assert.ok(
+      got.every((v, i) => Math.abs(v - want[i]) < 2e-4),
+      variant,
+    );
   }
 });
 test('columns that lie a power of two apart are packed first', async () => {

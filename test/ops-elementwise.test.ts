@@ -60,7 +60,7 @@ for (const [name, op] of Object.entries(pairs) as [string, Op<any, any>][]) {
     const range = name === 'pow' ? ([0.3, 2] as const) : ([0.5, 3] as const);
     const ranges: Record<number, readonly [number, number]> =
       name === 'pow' || name === 'div' ? { 0: range, 1: range } : {};
-    for (const pair of shapes) await checkOp(op, pair, { s: 0.7 }, { ranges });
+    for (const pair of name === 'mul' ? shapes : shapes.slice(2, 5)) await checkOp(op, pair, { s: 0.7 }, { ranges });
   });
 }
 
@@ -77,6 +77,13 @@ test('where takes the condition as i32 or f32, and broadcasts', async () => {
     { ints },
   );
   await checkOp(where, [[3, 1], [5], [3, 5]], {}, { data: { 0: [0, 1, -2] }, constant: [0] });
+});
+
+test('integers are refused, not misread', async () => {
+  const gpu = await testGpu();
+  const ids = gpu.array([2], [1, 2], 'i32');
+  assert.throws(() => unary.silu.forward(gpu, [ids], {}), /silu: x must be f32, not i32/);
+  assert.throws(() => binary.add.forward(gpu, [gpu.zeros([2]), ids], {}), /add: b must be f32/);
 });
 
 test('shapes that do not broadcast are refused by name', async () => {

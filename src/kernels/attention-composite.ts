@@ -30,7 +30,14 @@ function weighted(gpu: Gpu, p: GpuArray, v: GpuArray, s: AttentionSizes): GpuArr
   const { batch, heads, queries, keys, vdim } = s;
   const a = scoresOf(p, s);
   return gemm(gpu, {
-    M: queries, N: vdim, K: keys, batch: [batch, heads], a, b: rowsOf(v, s.v), shape: s.shape, y: storedAs(s.y),
+    M: queries,
+    N: vdim,
+    K: keys,
+    batch: [batch, heads],
+    a,
+    b: rowsOf(v, s.v),
+    shape: s.shape,
+    y: storedAs(s.y),
   }).y;
 }
 
@@ -46,16 +53,43 @@ export function compositeBackward(
   const batch = [s.batch, heads] as const;
   using p = probabilities(gpu, inputs, s);
   const dv = needs[2]
-    ? gemm(gpu, { M: keys, N: vdim, K: queries, batch, a: transposed(scoresOf(p, s)), b: rowsOf(dy, s.y), shape: v.shape, y: storedAs(s.v) }).y
+    ? gemm(gpu, {
+        M: keys,
+        N: vdim,
+        K: queries,
+        batch,
+        a: transposed(scoresOf(p, s)),
+        b: rowsOf(dy, s.y),
+        shape: v.shape,
+        y: storedAs(s.v),
+      }).y
     : undefined;
   using ds = gemm(gpu, { M: queries, N: keys, K: vdim, batch, a: rowsOf(dy, s.y), b: columnsOf(v, s.v) }).y;
   const rows = s.batch * heads * queries;
   gpu.run(code, 'softmax_backward', softmaxUniforms(s, rows, false), [p, ds], spread(rows));
   const dq = needs[0]
-    ? gemm(gpu, { M: queries, N: dim, K: keys, batch, a: scoresOf(ds, s), b: rowsOf(k, s.k), shape: q.shape, y: storedAs(s.q) }).y
+    ? gemm(gpu, {
+        M: queries,
+        N: dim,
+        K: keys,
+        batch,
+        a: scoresOf(ds, s),
+        b: rowsOf(k, s.k),
+        shape: q.shape,
+        y: storedAs(s.q),
+      }).y
     : undefined;
   const dk = needs[1]
-    ? gemm(gpu, { M: keys, N: dim, K: queries, batch, a: transposed(scoresOf(ds, s)), b: rowsOf(q, s.q), shape: k.shape, y: storedAs(s.k) }).y
+    ? gemm(gpu, {
+        M: keys,
+        N: dim,
+        K: queries,
+        batch,
+        a: transposed(scoresOf(ds, s)),
+        b: rowsOf(q, s.q),
+        shape: k.shape,
+        y: storedAs(s.k),
+      }).y
     : undefined;
   return [dq, dk, dv, needs[3] && bias ? biasGradient(gpu, ds, bias, s) : undefined];
 }
@@ -78,11 +112,24 @@ function biasGradient(gpu: Gpu, ds: GpuArray, bias: GpuArray, s: AttentionSizes)
 }
 
 const scoresOf = (array: GpuArray, { heads, queries, keys }: AttentionSizes) => ({
-  array, row: keys, col: 1, outer: heads * queries * keys, inner: queries * keys,
+  array,
+  row: keys,
+  col: 1,
+  outer: heads * queries * keys,
+  inner: queries * keys,
 });
 const transposed = <T extends { row: number; col: number }>(m: T): T => ({ ...m, row: m.col, col: m.row });
 
 const softmaxUniforms = (s: AttentionSizes, rows: number, hasBias: boolean) => ({
-  rows, keys: s.keys, queries: s.queries, heads: s.heads, causal: +s.causal, scale: s.scale, hasBias: +hasBias,
-  biasBatch: s.bias.batch, biasHead: s.bias.head, biasQuery: s.bias.query, biasKey: s.bias.key,
+  rows,
+  keys: s.keys,
+  queries: s.queries,
+  heads: s.heads,
+  causal: +s.causal,
+  scale: s.scale,
+  hasBias: +hasBias,
+  biasBatch: s.bias.batch,
+  biasHead: s.bias.head,
+  biasQuery: s.bias.query,
+  biasKey: s.bias.key,
 });

@@ -39,7 +39,13 @@ export interface AttentionSizes {
 type Operand = { shape: Shape };
 
 /** Sizes and strides of the operands. @throws when they do not fit */
-export function attentionSizes(q: Operand, k: Operand, v: Operand, bias: Operand | undefined, attrs: AttentionAttrs): AttentionSizes {
+export function attentionSizes(
+  q: Operand,
+  k: Operand,
+  v: Operand,
+  bias: Operand | undefined,
+  attrs: AttentionAttrs,
+): AttentionSizes {
   const operands = { q: q.shape, k: k.shape, v: v.shape, bias: bias?.shape };
   const fail = (what: string, fix = '') => shapeError('attention', what, operands, fix);
   const rank = q.shape.length;
@@ -67,13 +73,25 @@ export function attentionSizes(q: Operand, k: Operand, v: Operand, bias: Operand
   if (bias && (padded.length !== 4 || padded.some((d, i) => d !== 1 && d !== full[i]))) {
     throw fail(`bias does not broadcast to [${full.join(', ')}]`, 'its axes are [B, heads, queries, keys]');
   }
-  const [b, h, i, j] = [3, 2, 1, 0].map((n) => (padded[3 - n] === 1 ? 0 : padded.slice(4 - n).reduce((p, d) => p * d, 1)));
+  const [b, h, i, j] = [3, 2, 1, 0].map((n) =>
+    padded[3 - n] === 1 ? 0 : padded.slice(4 - n).reduce((p, d) => p * d, 1),
+  );
   const shape = four ? [Q.batch, heads, Q.tokens, V.dim] : [Q.batch, Q.tokens, heads * V.dim];
   return {
-    batch: Q.batch, heads, queries: Q.tokens, keys: K.tokens, dim: Q.dim, vdim: V.dim,
-    scale: attrs.scale ?? 1 / Math.sqrt(Q.dim), causal: attrs.causal ?? false,
-    q: Q.strides, k: K.strides, v: V.strides, y: view({ shape }).strides,
-    bias: { batch: b, head: h, query: i, key: j }, shape,
+    batch: Q.batch,
+    heads,
+    queries: Q.tokens,
+    keys: K.tokens,
+    dim: Q.dim,
+    vdim: V.dim,
+    scale: attrs.scale ?? 1 / Math.sqrt(Q.dim),
+    causal: attrs.causal ?? false,
+    q: Q.strides,
+    k: K.strides,
+    v: V.strides,
+    y: view({ shape }).strides,
+    bias: { batch: b, head: h, query: i, key: j },
+    shape,
   };
 }
 

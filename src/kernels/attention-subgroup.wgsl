@@ -13,7 +13,6 @@ enable subgroups;
 
 const ROWS = 16u;
 const COLS = 4u;
-const SLICES = 4u;   // = COLS, in loops that must be written out: drivers do not unroll a loop around a loop
 const LANES = 8u;
 const DIMS = 4u;     // ⌈dim / LANES⌉
 const VDIMS = 4u;    // ⌈vdim / LANES⌉
@@ -141,6 +140,16 @@ fn end_col(at: Place) -> u32 {
   return select(shape.cols, min(shape.cols, at.row0 + ROWS), !ROWS_ARE_KEYS && shape.causal != 0u);
 }
 
+// block[..][c] by selection: an array that is indexed by a variable would have to live in memory.
+fn slice(block: Block, c: u32) -> array<f32, ROWS> {
+  var column: array<f32, ROWS>;
+  for (var r = 0u; r < ROWS; r++) {
+    column[r] = block[r][0];
+    for (var s = 1u; s < COLS; s++) { column[r] = select(column[r], block[r][s], s == c); }
+  }
+  return column;
+}
+
 // Over all lanes. Written out: a loop inside a loop over rows would keep drivers from unrolling the latter.
 fn lane_sum(mine: f32) -> f32 {
   var sum = mine;
@@ -192,13 +201,14 @@ fn forward(
         total[r] += p[r][c];
       }
     }
-    for (var c = 0u; c < SLICES; c++) {
+    for (var c = 0u; c < COLS; c++) {
+      let weights = slice(p, c);
       for (var i = 0u; i < lanes; i++) {
         let vAt = vFirst + min(col0 + c * LANES + i, lastCol) * vToken;
         var v: array<f32, VDIMS>;
         for (var j = 0u; j < VDIMS; j++) { v[j] = colsB[min(vAt + j * LANES, vAt - lane + vdim - 1u)]; }
         for (var r = 0u; r < ROWS; r++) {
-          let weight = subgroupShuffle(p[r][c], i);
+          let weight = subgroupShuffle(weights[r], i);
           for (var j = 0u; j < VDIMS; j++) { out[r][j] += weight * v[j]; }
         }
       }
@@ -270,14 +280,16 @@ fn backward(
         }
       }
     }
-    for (var c = 0u; c < SLICES; c++) {
+    for (var c = 0u; c < COLS; c++) {
+      let weightsA = slice(ds, c);
+      let weightsB = slice(p, c);
       for (var i = 0u; i < lanes; i++) {
         let col = min(col0 + c * LANES + i, cols - 1u);
         let aAt = aFirst + col * aToken;
         var av: array<f32, DIMS>;
         for (var j = 0u; j < DIMS; j++) { av[j] = colsA[min(aAt + j * LANES, aAt - lane + dim - 1u)]; }
         for (var r = 0u; r < ROWS; r++) {
-          let weight = subgroupShuffle(ds[r][c], i);
+          let weight = subgroupShuffle(weightsA[r], i);
           for (var j = 0u; j < DIMS; j++) { sumA[r][j] += weight * av[j]; }
         }
         if (ROWS_ARE_KEYS) {
@@ -285,7 +297,7 @@ fn backward(
           var bv: array<f32, VDIMS>;
           for (var j = 0u; j < VDIMS; j++) { bv[j] = colsB[min(bAt + j * LANES, bAt - lane + vdim - 1u)]; }
           for (var r = 0u; r < ROWS; r++) {
-            let weight = subgroupShuffle(p[r][c], i);
+            let weight = subgroupShuffle(weightsB[r], i);
             for (var j = 0u; j < VDIMS; j++) { sumB[r][j] += weight * bv[j]; }
           }
         }

@@ -8,7 +8,10 @@ import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 
 /** 'fused' never stores the scores; 'naive' does, and runs anywhere. */
-export function pickAttention(s: AttentionSizes, { family, subgroups, subgroupSize, force }: Capabilities): 'fused' | 'naive' {
+export function pickAttention(
+  s: AttentionSizes,
+  { family, subgroups, subgroupSize, force }: Capabilities,
+): 'fused' | 'naive' {
   const possible = subgroups && subgroupSize === 8 && fits(s, subgroupSize);
   if (!possible || force.attention === 'naive') return 'naive';
   return family === 'cpu' || force.attention === 'fused' ? 'fused' : 'naive';

@@ -1,5 +1,6 @@
 import type { GpuArray, Shape } from './array.ts';
 import { broadcastShape, map } from './elementwise.ts';
+import { wantFloats } from './floats.ts';
 import type { Gpu } from './gpu.ts';
 import { hostArray } from './op.ts';
 import type { HostArray, Op } from './op.ts';
@@ -48,6 +49,7 @@ function binary<A = object>(name: keyof typeof rows, scalar: (attrs: A) => numbe
   return {
     name,
     forward(gpu, [a, b], attrs) {
+      wantFloats(name, { a, b });
       const shape = broadcastShape(name, [a.shape, b.shape]);
       return {
         output: map(gpu, row.y, [a, b], { s: scalar(attrs), shape }),
@@ -124,6 +126,7 @@ export const addScaled = binary<{ s: number }>('addScaled', ({ s }) => s);
 export const where: Op<[condition: GpuArray, a: GpuArray, b: GpuArray]> = {
   name: 'where',
   forward(gpu, [condition, a, b]) {
+    wantFloats('where', { a, b });
     const shape = broadcastShape('where', [condition.shape, a.shape, b.shape]);
     // Bits, not numbers: a 1 of i32 read as f32 is a denormal, which hardware may take for 0.
     const output = map(gpu, 'select(c, b, (bitcast<u32>(a) << 1u) != 0u)', [condition, a, b], { shape });

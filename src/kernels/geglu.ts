@@ -22,7 +22,8 @@ export const geglu: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray], object>
   name: 'geglu',
   forward(gpu, [x, weight, bias]) {
     const { M, N, K, shape } = sizes(x, weight, bias);
-    const a = { array: x, row: K, col: 1 }, b = { array: weight, row: 1, col: K };
+    const a = { array: x, row: K, col: 1 },
+      b = { array: weight, row: 1, col: K };
     const z = gemm(gpu, { M, N, K, a, b, bias, shape: [M, N] }, gpu.capabilities.force.geglu).y;
     const y = gpu.empty([...shape.slice(0, -1), N / 2]);
     gpu.run(code, 'forward', { rows: M, size: N / 2 }, [z, y], spread(M));

@@ -50,17 +50,36 @@ export interface GemmPlan {
 }
 
 /** Rows, and columns per lane, of the subgroup tile. */
-const SUBGROUP_TILES = [[16, 8], [16, 4], [8, 4]] as const;
+const SUBGROUP_TILES = [
+  [16, 8],
+  [16, 4],
+  [8, 4],
+] as const;
 /** Bytes of one partial-sum workspace at most. */
 const WORKSPACE = 64 * 2 ** 20;
 
 /** Which kernel multiplies [M, K] by [K, N], `batch` times, on this adapter. */
-export function pickGemm(M: number, N: number, K: number, batch: number, capabilities: Capabilities, force?: string): GemmPlan {
+export function pickGemm(
+  M: number,
+  N: number,
+  K: number,
+  batch: number,
+  capabilities: Capabilities,
+  force?: string,
+): GemmPlan {
   const { family, subgroups, subgroupSize, invocations } = capabilities;
-  const fast = family === 'gpu' && invocations >= 256 ? 'workgroup-tile' : subgroups && subgroupSize === 8 ? 'subgroup-tile' : 'register-tile';
-  const forced = force === 'subgroup-tile' && !(subgroups && subgroupSize > 1) ? undefined : (force as GemmVariant | undefined);
+  const fast =
+    family === 'gpu' && invocations >= 256
+      ? 'workgroup-tile'
+      : subgroups && subgroupSize === 8
+        ? 'subgroup-tile'
+        : 'register-tile';
+  const forced =
+    force === 'subgroup-tile' && !(subgroups && subgroupSize > 1) ? undefined : (force as GemmVariant | undefined);
   const variant = forced ?? (family === 'gpu' && M * N * batch < 4096 ? 'naive' : fast);
-  let [rows, cols] = { naive: [8, 8], 'register-tile': [8, 32], 'workgroup-tile': [64, 64], 'subgroup-tile': [0, 0] }[variant];
+  let [rows, cols] = { naive: [8, 8], 'register-tile': [8, 32], 'workgroup-tile': [64, 64], 'subgroup-tile': [0, 0] }[
+    variant
+  ];
   if (variant === 'subgroup-tile') {
     // Per tile and step of k: ROWS / LANES + COLS loads of some 8 ns, ROWS · COLS multiply-adds of 0.2 ns.
     const cost = ([r, c]: readonly [number, number]) =>
@@ -71,11 +90,19 @@ export function pickGemm(M: number, N: number, K: number, batch: number, capabil
   const tiles = Math.ceil(M / rows) * Math.ceil(N / cols) * batch;
   const wanted = family === 'gpu' ? 256 : 4;
   const fitting = Math.floor(WORKSPACE / (M * N * batch * 4));
-  const splits = Math.max(1, Math.min(Math.ceil(wanted / tiles), Math.floor(K / (family === 'gpu' ? 128 : 512)), fitting));
+  const splits = Math.max(
+    1,
+    Math.min(Math.ceil(wanted / tiles), Math.floor(K / (family === 'gpu' ? 128 : 512)), fitting),
+  );
   return { variant, rows, cols, splits };
 }
 
-const ENTRIES = { naive: 'naive', 'register-tile': 'register_tile', 'workgroup-tile': 'workgroup_tile', 'subgroup-tile': 'forward' };
+const ENTRIES = {
+  naive: 'naive',
+  'register-tile': 'register_tile',
+  'workgroup-tile': 'workgroup_tile',
+  'subgroup-tile': 'forward',
+};
 
 /** y[z] = A[z]·B[z] + bias + residual.   @returns y: [batch, M, N] and, when asked for, sums: [batch, M], or [M] without a batch */
 export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: GpuArray } {
@@ -99,12 +126,32 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
   const sums = g.rowSums ? gpu.empty(split ? [z, M] : sumsShape) : undefined;
   const lanes = gpu.capabilities.subgroupSize;
   const uniforms = {
-    M, N, K, tilesN, tiles, splits, chunk: Math.ceil(K / splits), inner, lanes,
-    aRow: a.row, aCol: a.col, bRow: b.row, bCol: b.col,
-    aStart: a.start ?? 0, aOuter: a.outer ?? 0, aInner: a.inner ?? 0,
-    bStart: b.start ?? 0, bOuter: b.outer ?? 0, bInner: b.inner ?? 0,
-    yRow: at.row, yOuter: at.outer, yInner: at.inner, ySplit: M * N,
-    hasBias: +(!!g.bias && !split), hasResidual: +(!!g.residual && !split), hasSums: +!!sums,
+    M,
+    N,
+    K,
+    tilesN,
+    tiles,
+    splits,
+    chunk: Math.ceil(K / splits),
+    inner,
+    lanes,
+    aRow: a.row,
+    aCol: a.col,
+    bRow: b.row,
+    bCol: b.col,
+    aStart: a.start ?? 0,
+    aOuter: a.outer ?? 0,
+    aInner: a.inner ?? 0,
+    bStart: b.start ?? 0,
+    bOuter: b.outer ?? 0,
+    bInner: b.inner ?? 0,
+    yRow: at.row,
+    yOuter: at.outer,
+    yInner: at.inner,
+    ySplit: M * N,
+    hasBias: +(!!g.bias && !split),
+    hasResidual: +(!!g.residual && !split),
+    hasSums: +!!sums,
   };
   const { none } = gpu;
   const arrays = [a.array, b.array, split ? none : (g.bias ?? none), split ? none : (g.residual ?? none), y];
@@ -136,9 +183,32 @@ function pack(gpu: Gpu, { N, K, b }: Gemm): GpuArray {
   const y = gpu.empty([K, N]);
   const tilesN = Math.ceil(N / 64);
   const uniforms = {
-    M: 0, N, K, tilesN, tiles: 0, splits: 1, chunk: K, inner: 1, lanes: 0, aRow: 0, aCol: 0, bRow: b.row, bCol: b.col,
-    aStart: 0, aOuter: 0, aInner: 0, bStart: b.start ?? 0, bOuter: 0, bInner: 0, yRow: 0, yOuter: 0, yInner: 0, ySplit: 0,
-    hasBias: 0, hasResidual: 0, hasSums: 0,
+    M: 0,
+    N,
+    K,
+    tilesN,
+    tiles: 0,
+    splits: 1,
+    chunk: K,
+    inner: 1,
+    lanes: 0,
+    aRow: 0,
+    aCol: 0,
+    bRow: b.row,
+    bCol: b.col,
+    aStart: 0,
+    aOuter: 0,
+    aInner: 0,
+    bStart: b.start ?? 0,
+    bOuter: 0,
+    bInner: 0,
+    yRow: 0,
+    yOuter: 0,
+    yInner: 0,
+    ySplit: 0,
+    hasBias: 0,
+    hasResidual: 0,
+    hasSums: 0,
   };
   gpu.run(code, 'pack', uniforms, [b.array, y], spread(tilesN * Math.ceil(K / 16)));
   return y;

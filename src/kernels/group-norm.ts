@@ -2,6 +2,7 @@ import code from './group-norm.wgsl';
 import type { GpuArray, Shape } from './array.ts';
 import type { Capabilities } from './device.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import { lanes } from './lanes.ts';
 import { hostArray } from './op.ts';
@@ -59,6 +60,7 @@ function geometry(x: Shape, { groups, eps }: GroupNormAttrs, family: 'cpu' | 'gp
 export const groupNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: GpuArray | undefined], GroupNormAttrs> = {
   name: 'groupNorm',
   forward(gpu, [x, weight, bias], attrs) {
+    wantFloats('groupNorm', { x, weight, bias });
     check(x.shape, weight?.shape, bias?.shape, attrs.groups);
     const { channels, batch, width, kernel, sums, walk, grid } = geometry(x.shape, attrs, gpu.capabilities.family);
     const { groups } = attrs;

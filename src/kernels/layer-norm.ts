@@ -3,6 +3,7 @@ import { sizeOf } from './array.ts';
 import type { GpuArray, Shape } from './array.ts';
 import type { Capabilities } from './device.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import { lanes } from './lanes.ts';
 import { hostArray } from './op.ts';
@@ -47,6 +48,7 @@ function geometry(x: Shape, { eps, axes = 1 }: LayerNormAttrs, capabilities: Cap
 export const layerNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: GpuArray | undefined], LayerNormAttrs> = {
   name: 'layerNorm',
   forward(gpu, [x, weight, bias], attrs) {
+    wantFloats('layerNorm', { x, weight, bias });
     check(x.shape, weight?.shape, bias?.shape, attrs.axes ?? 1);
     const { kernel, uniforms, team, grid } = geometry(x.shape, attrs, gpu.capabilities);
     const y = gpu.empty(x.shape);

@@ -16,11 +16,17 @@ export function linearSizes(op: string, x: Described, weight: Described, bias?: 
   const operands = { x: x.shape, weight: weight.shape, bias: bias?.shape, residual: residual?.shape };
   if (weight.shape.length !== 2) throw shapeError(op, 'weight is not a matrix [N, K]', operands);
   if (K !== inner || !x.shape.length) {
-    throw shapeError(op, `inner sizes differ (${K} ≠ ${inner})`, operands, K === N ? 'weight is [outputs, inputs]' : '');
+    throw shapeError(
+      op,
+      `inner sizes differ (${K} ≠ ${inner})`,
+      operands,
+      K === N ? 'weight is [outputs, inputs]' : '',
+    );
   }
   if (bias && (bias.shape.length !== 1 || bias.shape[0] !== N)) throw shapeError(op, `bias is not [${N}]`, operands);
   const shape = [...x.shape.slice(0, -1), N];
-  if (residual && residual.shape.join() !== shape.join()) throw shapeError(op, `residual is not [${shape.join(', ')}]`, operands);
+  if (residual && residual.shape.join() !== shape.join())
+    throw shapeError(op, `residual is not [${shape.join(', ')}]`, operands);
   return { M: sizeOf(x.shape.slice(0, -1)), N, K, shape };
 }
 
@@ -34,8 +40,12 @@ export const linear: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray, residua
   name: 'linear',
   forward(gpu, [x, weight, bias, residual]) {
     const { M, N, K, shape } = linearSizes('linear', x, weight, bias, residual);
-    const a = { array: x, row: K, col: 1 }, b = { array: weight, row: 1, col: K };
-    return { output: gemm(gpu, { M, N, K, a, b, bias, residual, shape }, gpu.capabilities.force.linear).y, saved: [x, weight] };
+    const a = { array: x, row: K, col: 1 },
+      b = { array: weight, row: 1, col: K };
+    return {
+      output: gemm(gpu, { M, N, K, a, b, bias, residual, shape }, gpu.capabilities.force.linear).y,
+      saved: [x, weight],
+    };
   },
   backward(gpu, dy, [x, weight], _, needs) {
     const [dx, dw, dbias] = linearBackward(gpu, dy, x, weight, needs, gpu.capabilities.force.linear);
@@ -56,12 +66,24 @@ export const linear: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray, residua
 };
 
 /** Gradients of x, weight and bias; that of the bias falls out of the weight's, as the row sums of dyᵀ. */
-export function linearBackward(gpu: Gpu, dy: GpuArray, x: GpuArray, weight: GpuArray, needs: readonly boolean[], force?: string) {
+export function linearBackward(
+  gpu: Gpu,
+  dy: GpuArray,
+  x: GpuArray,
+  weight: GpuArray,
+  needs: readonly boolean[],
+  force?: string,
+) {
   const { M, N, K } = linearSizes('linear', x, weight);
-  const rows = { array: dy, row: N, col: 1 }, columns = { array: dy, row: 1, col: N };
-  const dx = needs[0] ? gemm(gpu, { M, N: K, K: N, a: rows, b: { array: weight, row: K, col: 1 }, shape: x.shape }, force).y : undefined;
+  const rows = { array: dy, row: N, col: 1 },
+    columns = { array: dy, row: 1, col: N };
+  const dx = needs[0]
+    ? gemm(gpu, { M, N: K, K: N, a: rows, b: { array: weight, row: K, col: 1 }, shape: x.shape }, force).y
+    : undefined;
   const b = { array: x, row: K, col: 1 };
-  const dw = needs[1] ? gemm(gpu, { M: N, N: K, K: M, a: columns, b, shape: weight.shape, rowSums: needs[2] }, force) : undefined;
+  const dw = needs[1]
+    ? gemm(gpu, { M: N, N: K, K: M, a: columns, b, shape: weight.shape, rowSums: needs[2] }, force)
+    : undefined;
   const dbias = needs[2] ? (dw ? dw.sums : sumMiddle(gpu, dy, [1, M, N], { shape: [N] })) : undefined;
   return [dx, dw?.y, dbias];
 }

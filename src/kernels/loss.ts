@@ -2,6 +2,7 @@ import { sizeOf } from './array.ts';
 import type { GpuArray } from './array.ts';
 import { map } from './elementwise.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 import { reduce3 } from './reduce.ts';
@@ -60,6 +61,7 @@ function loss<A = object>(name: keyof typeof rows, scalar: (attrs: A) => number 
   return {
     name,
     forward(gpu, [x, target], attrs) {
+      wantFloats(name, { x, target });
       if (x.shape.join() !== target.shape.join()) throw shapeError(name, 'shapes differ', { x, target });
       const saved = [x, target];
       const s = scalar(attrs);

@@ -26,12 +26,17 @@ export const matmul: Op<[a: GpuArray, b: GpuArray], Attrs> = {
   name: 'matmul',
   forward(gpu, [a, b], attrs) {
     const s = sizes(a, b, attrs);
-    return { output: product(gpu, left(a, s), right(b, s), s.M, s.N, s.K, s.y, s.aBatch, s.bBatch, s.batch), saved: [a, b] };
+    return {
+      output: product(gpu, left(a, s), right(b, s), s.M, s.N, s.K, s.y, s.aBatch, s.bBatch, s.batch),
+      saved: [a, b],
+    };
   },
   backward(gpu, dy, [a, b], attrs, needs) {
     const s = sizes(a, b, attrs);
     const { M, N, K, aBatch, bBatch, batch } = s;
-    const A = left(a, s), B = right(b, s), dY = { array: dy, row: N, col: 1 };
+    const A = left(a, s),
+      B = right(b, s),
+      dY = { array: dy, row: N, col: 1 };
     // The gradient of a transposed operand is the transposed product: dAᵀ = B·dyᵀ.
     const dA = () =>
       attrs.transposeA
@@ -47,7 +52,8 @@ export const matmul: Op<[a: GpuArray, b: GpuArray], Attrs> = {
     const { M, N, K, y, aBatch, bBatch, batch } = sizes(a, b, attrs);
     const out = hostArray(y);
     for (let z = 0; z < sizeOf(batch); z++) {
-      const A = batchIndex(z, batch, aBatch) * M * K, B = batchIndex(z, batch, bBatch) * K * N;
+      const A = batchIndex(z, batch, aBatch) * M * K,
+        B = batchIndex(z, batch, bBatch) * K * N;
       for (let m = 0; m < M; m++) {
         for (let n = 0; n < N; n++) {
           let sum = 0;
@@ -77,16 +83,21 @@ interface Sizes {
 }
 
 function sizes(a: { shape: Shape }, b: { shape: Shape }, attrs: Attrs): Sizes {
-  if (!a.shape.length || !b.shape.length) throw shapeError('matmul', 'a scalar is no matrix', { a: a.shape, b: b.shape });
+  if (!a.shape.length || !b.shape.length)
+    throw shapeError('matmul', 'a scalar is no matrix', { a: a.shape, b: b.shape });
   const aShape = a.shape.length === 1 ? (attrs.transposeA ? [a.shape[0], 1] : [1, a.shape[0]]) : a.shape;
   const bShape = b.shape.length === 1 ? (attrs.transposeB ? [1, b.shape[0]] : [b.shape[0], 1]) : b.shape;
   const [K, M] = attrs.transposeA ? aShape.slice(-2) : aShape.slice(-2).reverse();
   const [N, inner] = attrs.transposeB ? bShape.slice(-2) : bShape.slice(-2).reverse();
   if (K !== inner) {
-    const fix = bShape.at(attrs.transposeB ? -2 : -1) === K ? 'did you mean matmul(a, b, { transposeB: ' + !attrs.transposeB + ' })?' : '';
+    const fix =
+      bShape.at(attrs.transposeB ? -2 : -1) === K
+        ? 'did you mean matmul(a, b, { transposeB: ' + !attrs.transposeB + ' })?'
+        : '';
     throw shapeError('matmul', `inner sizes differ (${K} ≠ ${inner})`, { a: a.shape, b: b.shape }, fix);
   }
-  const aBatch = aShape.slice(0, -2), bBatch = bShape.slice(0, -2);
+  const aBatch = aShape.slice(0, -2),
+    bBatch = bShape.slice(0, -2);
   const rank = Math.max(aBatch.length, bBatch.length);
   const padded = (shape: Shape) => [...Array(rank - shape.length).fill(1), ...shape] as number[];
   const [p, q] = [padded(aBatch), padded(bBatch)];
@@ -98,12 +109,25 @@ function sizes(a: { shape: Shape }, b: { shape: Shape }, attrs: Attrs): Sizes {
   return { M, N, K, aBatch: p, bBatch: q, batch, y, attrs };
 }
 
-const left = (array: GpuArray, { M, K, attrs }: Sizes): Matrix => (attrs.transposeA ? { array, row: 1, col: M } : { array, row: K, col: 1 });
-const right = (array: GpuArray, { N, K, attrs }: Sizes): Matrix => (attrs.transposeB ? { array, row: 1, col: K } : { array, row: N, col: 1 });
+const left = (array: GpuArray, { M, K, attrs }: Sizes): Matrix =>
+  attrs.transposeA ? { array, row: 1, col: M } : { array, row: K, col: 1 };
+const right = (array: GpuArray, { N, K, attrs }: Sizes): Matrix =>
+  attrs.transposeB ? { array, row: 1, col: K } : { array, row: N, col: 1 };
 const transposed = (m: Matrix): Matrix => ({ ...m, row: m.col, col: m.row });
 
 /** A·B over `batch`, where A and B have batches that broadcast to it. */
-function product(gpu: Gpu, a: Matrix, b: Matrix, M: number, N: number, K: number, y: Shape, aBatch: Shape, bBatch: Shape, batch: Shape): GpuArray {
+function product(
+  gpu: Gpu,
+  a: Matrix,
+  b: Matrix,
+  M: number,
+  N: number,
+  K: number,
+  y: Shape,
+  aBatch: Shape,
+  bBatch: Shape,
+  batch: Shape,
+): GpuArray {
   // One B for all of a dense A: the batch is more rows.
   if (sizeOf(bBatch) === 1 && sizeOf(aBatch) === sizeOf(batch) && a.row === K && a.col === 1) {
     return gemm(gpu, { M: M * sizeOf(batch), N, K, a, b, shape: y }, gpu.capabilities.force.matmul).y;
@@ -111,16 +135,32 @@ function product(gpu: Gpu, a: Matrix, b: Matrix, M: number, N: number, K: number
   const levels = twoLevels(batch, strides(aBatch, M * K), strides(bBatch, K * N));
   if (levels) {
     const [outer, inner] = levels;
-    const A = { ...a, outer: outer.a, inner: inner.a }, B = { ...b, outer: outer.b, inner: inner.b };
-    return gemm(gpu, { M, N, K, a: A, b: B, batch: [outer.size, inner.size], shape: y }, gpu.capabilities.force.matmul).y;
+    const A = { ...a, outer: outer.a, inner: inner.a },
+      B = { ...b, outer: outer.b, inner: inner.b };
+    return gemm(gpu, { M, N, K, a: A, b: B, batch: [outer.size, inner.size], shape: y }, gpu.capabilities.force.matmul)
+      .y;
   }
-  throw shapeError('matmul', 'batches broadcast along more than two interleaved axes', { a: aBatch, b: bBatch }, 'expand one of them first');
+  throw shapeError(
+    'matmul',
+    'batches broadcast along more than two interleaved axes',
+    { a: aBatch, b: bBatch },
+    'expand one of them first',
+  );
 }
 
 /** A·B over `batch`, summed over the axes in which `kept` has size 1. */
 function gradient(
-  gpu: Gpu, a: Matrix, b: Matrix, M: number, N: number, K: number,
-  aBatch: Shape, bBatch: Shape, batch: Shape, kept: Shape, shape: Shape,
+  gpu: Gpu,
+  a: Matrix,
+  b: Matrix,
+  M: number,
+  N: number,
+  K: number,
+  aBatch: Shape,
+  bBatch: Shape,
+  batch: Shape,
+  kept: Shape,
+  shape: Shape,
 ): GpuArray {
   const n = sizeOf(batch);
   if (sizeOf(kept) === 1 && n > 1 && sizeOf(aBatch) === n && sizeOf(bBatch) === n && a.col === M && b.row === N) {
@@ -131,7 +171,8 @@ function gradient(
   for (const [i, size] of batch.entries()) {
     if (size === kept[i]) continue;
     using whole = y;
-    const before = y.shape.slice(0, i), after = y.shape.slice(i + 1);
+    const before = y.shape.slice(0, i),
+      after = y.shape.slice(i + 1);
     y = sumMiddle(gpu, whole, [sizeOf(before), size, sizeOf(after)], { shape: [...before, 1, ...after] });
   }
   using result = y;
@@ -162,7 +203,8 @@ function twoLevels(batch: Shape, a: number[], b: number[]) {
 }
 
 const batchIndex = (z: number, batch: Shape, own: Shape): number => {
-  let index = 0, scale = 1;
+  let index = 0,
+    scale = 1;
   for (let i = batch.length - 1; i >= 0; i--) {
     index += (z % batch[i]) * (own[i] === 1 ? 0 : scale);
     scale *= own[i];

@@ -3,6 +3,7 @@ import { sizeOf } from './array.ts';
 import type { GpuArray, Shape } from './array.ts';
 import { map, withExpression } from './elementwise.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
 import { lanes } from './lanes.ts';
@@ -165,6 +166,7 @@ function adder(name: 'sum' | 'mean'): Op<[x: GpuArray], Axes> {
   return {
     name,
     forward(gpu, [x], attrs) {
+      wantFloats(name, { x });
       const { list, output, count } = resolveAxes(name, x.shape, attrs);
       return {
         output: reduceAxes(gpu, [x], list, output, { scale: name === 'mean' ? 1 / count : 1 }),
@@ -193,6 +195,7 @@ function extreme(name: 'max' | 'min'): Op<[x: GpuArray], Axes> {
   return {
     name,
     forward(gpu, [x], attrs) {
+      wantFloats(name, { x });
       const { list, output } = resolveAxes(name, x.shape, attrs);
       const y = reduceAxes(gpu, [x], list, output, { combine: name });
       return { output: y, saved: [x, y] };
@@ -219,6 +222,7 @@ export const min = extreme('min');
 export const argmax: Op<[x: GpuArray], { axis: number }> = {
   name: 'argmax',
   forward(gpu, [x], { axis }) {
+    wantFloats('argmax', { x });
     const at = axisOf('argmax', x.shape, axis);
     const [outer, length, inner] = [sizeOf(x.shape.slice(0, at)), x.shape[at], sizeOf(x.shape.slice(at + 1))];
     const y = gpu.empty(

@@ -2,6 +2,7 @@ import code from './softmax.wgsl';
 import { sizeOf } from './array.ts';
 import type { GpuArray, Shape } from './array.ts';
 import { map } from './elementwise.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
 import { lanes } from './lanes.ts';
@@ -46,6 +47,7 @@ function softmaxOp(name: 'softmax' | 'logSoftmax'): Op<[x: GpuArray], { axis: nu
   return {
     name,
     forward(gpu, [x], { axis }) {
+      wantFloats(name, { x });
       const y = gpu.empty(x.shape);
       launch(gpu, name, false, [x, y], x.shape, axis, log);
       return { output: y, saved: [y] };
@@ -84,6 +86,7 @@ export const logSoftmax = softmaxOp('logSoftmax');
 export const logsumexp: Op<[x: GpuArray], { axis: number; keepdim?: boolean }> = {
   name: 'logsumexp',
   forward(gpu, [x], { axis, keepdim = false }) {
+    wantFloats('logsumexp', { x });
     const at = axisOf('logsumexp', x.shape, axis);
     const kept = x.shape.map((d, i) => (i === at ? 1 : d));
     const largest = reduceAxes(gpu, [x], [at], kept, { combine: 'max' });

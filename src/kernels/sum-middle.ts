@@ -8,7 +8,12 @@ export function sumMiddle(
   gpu: Gpu,
   x: GpuArray,
   [outer, count, inner]: readonly [number, number, number],
-  { shape = [outer, inner], bias, residual, scale = 1 }: { shape?: Shape; bias?: GpuArray; residual?: GpuArray; scale?: number } = {},
+  {
+    shape = [outer, inner],
+    bias,
+    residual,
+    scale = 1,
+  }: { shape?: Shape; bias?: GpuArray; residual?: GpuArray; scale?: number } = {},
 ): GpuArray {
   const y = gpu.empty(shape);
   const uniforms = { size: y.size, inner, count, biasSize: bias?.size ?? 0, hasResidual: +!!residual, scale };

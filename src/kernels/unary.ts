@@ -1,5 +1,6 @@
 import type { GpuArray } from './array.ts';
 import { map } from './elementwise.ts';
+import { wantFloats } from './floats.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 
@@ -93,6 +94,7 @@ function unary<A>(name: keyof typeof rows, scalars: (attrs: A) => [s: number, t?
   return {
     name,
     forward(gpu, [x], attrs) {
+      wantFloats(name, { x });
       const [s, t = 0] = scalars(attrs);
       const y = map(gpu, row.y, [x], { s, t });
       return { output: y, saved: keeps === 'x' ? [x] : keeps === 'y' ? [y] : [] };

@@ -4,7 +4,7 @@
  *
  * Taken from DejaVu Sans 2.37 (Bitstream Vera with changes in the public domain), rounded and cut down to these characters.
  * Copyright (c) 2003 by Bitstream, Inc. All Rights Reserved. Bitstream Vera is a trademark of Bitstream, Inc. Free to use,
- * copy, merge and distribute under the Bitstream Vera licence: https://dejavu-fonts.github.io/License.html
+ * copy, merge and distribute under the Bitstream Vera licence: see NOTICE.md
  */
 // prettier-ignore
 export const glyphs: Record<string, [advance: number, path: string]> = {

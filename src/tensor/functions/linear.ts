@@ -34,5 +34,9 @@ export const attention = (q: Tensor, k: Tensor, v: Tensor, { bias, ...attrs }: A
   apply(attentionOp, [q, k, v, bias], attrs);
 
 /** PyTorch's order of axes: q: [B, heads, Tq, D]   k: [B, heads, Tk, D]   v: [B, heads, Tk, E] → [B, heads, Tq, E] */
-export const scaledDotProductAttention = (q: Tensor, k: Tensor, v: Tensor, options: Omit<AttentionOptions, 'heads'> = {}): Tensor =>
-  attention(q, k, v, options);
+export const scaledDotProductAttention = (
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: Omit<AttentionOptions, 'heads'> = {},
+): Tensor => attention(q, k, v, options);
