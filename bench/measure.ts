@@ -36,7 +36,9 @@ export async function measure(lines: Line[], print: (text: string) => void = con
         maxTime: 2,
         fn(run) {
           calls(line, repeat);
-          currentGpu().idle().then(() => run.resolve(), reject);
+          currentGpu()
+            .idle()
+            .then(() => run.resolve(), reject);
         },
         onComplete(event) {
           const { sample, rme } = event.target.stats;

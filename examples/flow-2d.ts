@@ -10,9 +10,14 @@ import { currentGpu, init } from '../src/tensor/index.ts';
 await init();
 const start = performance.now();
 const { first, second, paths } = await hexagonLesson({ say: console.log });
-console.log(`reflow made it ${(first.straightness / second.straightness).toFixed(0)} times straighter, in ${((performance.now() - start) / 1000).toFixed(0)} s`);
+console.log(
+  `reflow made it ${(first.straightness / second.straightness).toFixed(0)} times straighter, in ${((performance.now() - start) / 1000).toFixed(0)} s`,
+);
 
-for (const [title, { velocities, z1 }] of [['first flow', paths.first], ['after reflow', paths.second]] as const) {
+for (const [title, { velocities, z1 }] of [
+  ['first flow', paths.first],
+  ['after reflow', paths.second],
+] as const) {
   console.log(`\n${title}: where 400 points go (o start, · on the way, # end)`);
   console.log(plot(paths.z0.subarray(0, 800), velocities, z1));
 }

@@ -37,7 +37,9 @@ else {
 /** Bit for bit on one adapter; elsewhere to a relative 1e-4 of the largest number. Says which. */
 function compare(web: Results, node: Results): void {
   const same = /swiftshader/i.test(web.adapter) && /swiftshader/i.test(node.adapter);
-  console.log(`\n  Chromium: ${web.adapter}\n  Node:     ${node.adapter}\n  compared ${same ? 'bit for bit' : 'within tolerance'}`);
+  console.log(
+    `\n  Chromium: ${web.adapter}\n  Node:     ${node.adapter}\n  compared ${same ? 'bit for bit' : 'within tolerance'}`,
+  );
   assert.equal(Object.keys(web.values), Object.keys(node.values));
   for (const [key, want] of Object.entries(node.values)) {
     const got = web.values[key];
@@ -52,7 +54,10 @@ function compare(web: Results, node: Results): void {
 
 async function inChromium(folder: string): Promise<Results> {
   const types: Record<string, string> = { '.mjs': 'text/javascript', '.html': 'text/html', '.map': 'application/json' };
-  writeFileSync(join(folder, 'index.html'), '<!doctype html><title>rectiflow</title><script type="module" src="page.mjs"></script>');
+  writeFileSync(
+    join(folder, 'index.html'),
+    '<!doctype html><title>rectiflow</title><script type="module" src="page.mjs"></script>',
+  );
   const server = createServer((request, response) => {
     const file = join(folder, request.url === '/' ? 'index.html' : resolve('/', request.url ?? ''));
     if (!existsSync(file)) return response.writeHead(404).end();
@@ -64,7 +69,9 @@ async function inChromium(folder: string): Promise<Results> {
     const page = await browser.newPage();
     await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
     await page.waitForFunction(() => 'results' in globalThis, undefined, { timeout: 120_000 });
-    const results = await page.evaluate(() => (globalThis as unknown as { results: Results & { error?: string } }).results);
+    const results = await page.evaluate(
+      () => (globalThis as unknown as { results: Results & { error?: string } }).results,
+    );
     if (results.error) throw new Error(`in Chromium: ${results.error}`);
     return results;
   } finally {
@@ -85,7 +92,9 @@ const BROWSER_FLAGS = [
 
 /** Node on the browser's own software adapter where its driver lies beside it, else on the usual one. */
 async function inNode(file: string, folder: string): Promise<Results> {
-  const icd = [folder, '/usr/lib/chromium', '/usr/lib/chromium-browser'].map((f) => join(f, 'vk_swiftshader_icd.json')).find(existsSync);
+  const icd = [folder, '/usr/lib/chromium', '/usr/lib/chromium-browser']
+    .map((f) => join(f, 'vk_swiftshader_icd.json'))
+    .find(existsSync);
   const env = icd ? { ...process.env, VK_DRIVER_FILES: icd, VK_ICD_FILENAMES: icd } : process.env;
   const { stdout } = await promisify(execFile)(process.execPath, [file], { env, maxBuffer: 2 ** 28 });
   return JSON.parse(stdout);

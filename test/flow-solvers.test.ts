@@ -27,7 +27,8 @@ test('the U-Net is told 1000 at pure noise and 0 at the image, unrounded', () =>
 });
 
 test('a path begins at the noise, ends at the image, and its velocity points from one to the other', () => {
-  const x0 = Float32Array.of(1, 2, 3, 4, 5, 6), x1 = Float32Array.of(-1, 0, 1, 2, 3, 4);
+  const x0 = Float32Array.of(1, 2, 3, 4, 5, 6),
+    x1 = Float32Array.of(-1, 0, 1, 2, 3, 4);
   const { xt, target, timesteps } = pathPoints(x0, x1, Float32Array.of(0, 0.5, 1));
   assert.equal([...xt], [1, 2, 2, 3, 3, 4]);
   assert.equal([...target], [-2, -2, -2, -2, -2, -2]);
@@ -63,8 +64,10 @@ test('on a Gaussian flow the error of Euler falls like 1/N, of Heun like 1/N², 
   const exact = (i: number) => 1.5 + 0.3 * noise[i];
   const error = async (end: Tensor) => rms(await end.read(), exact);
   const z = tensor(noise, [64]);
-  const euler20 = await error(euler(velocity, z, 20)), euler40 = await error(euler(velocity, z, 40));
-  const heun20 = await error(heun(velocity, z, 20)), heun40 = await error(heun(velocity, z, 40));
+  const euler20 = await error(euler(velocity, z, 20)),
+    euler40 = await error(euler(velocity, z, 40));
+  const heun20 = await error(heun(velocity, z, 20)),
+    heun40 = await error(heun(velocity, z, 40));
   assert.ok(euler20 / euler40 > 1.6 && euler20 / euler40 < 2.6, `Euler ${euler20} ${euler40}`);
   assert.ok(heun20 / heun40 > 3 && heun20 / heun40 < 5.5, `Heun ${heun20} ${heun40}`);
   const adaptive = await rk45(velocity, z);
@@ -113,8 +116,12 @@ test('from noise to three points: Euler ends on the points, and its first step h
 
 test('guidance runs the empty text first, in one batch, and adds α times the difference', async () => {
   const seen: number[][] = [];
-  const network = (z: Tensor, _: number, text: Tensor) => (seen.push([z.shape[0], text.shape[0]]), add(mul(z, 0), text));
-  const text = tensor([5, 7], [2, 1]), none = tensor([1, 2], [2, 1]);
+  const network = (z: Tensor, _: number, text: Tensor) => (
+    seen.push([z.shape[0], text.shape[0]]),
+    add(mul(z, 0), text)
+  );
+  const text = tensor([5, 7], [2, 1]),
+    none = tensor([1, 2], [2, 1]);
   const v = await guided(network, text, none, 1.5)(tensor([0, 0], [2, 1]), 0).read();
   assert.equal([...v], [1 + 1.5 * 4, 2 + 1.5 * 5]);
   assert.equal(seen, [[4, 4]]);
@@ -122,7 +129,14 @@ test('guidance runs the empty text first, in one batch, and adds α times the di
   for (const alpha of [0, 1]) {
     assert.equal([...(await guided(network, text, none, alpha)(tensor([0, 0], [2, 1]), 0).read())], [5, 7]);
   }
-  assert.equal(seen, [[2, 2], [2, 2]], 'α ≤ 1 skips the pass without text');
+  assert.equal(
+    seen,
+    [
+      [2, 2],
+      [2, 2],
+    ],
+    'α ≤ 1 skips the pass without text',
+  );
 });
 
 test('seeded noise is PyTorch’s [C, H, W] order laid out as [H, W, C]', () => {

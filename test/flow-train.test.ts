@@ -1,5 +1,15 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -24,7 +34,14 @@ test.after(() => {
 });
 
 const quick: TrainOptions = {
-  steps: 20, batchSize: 4, learningRate: 1e-2, scheduler: 'cosine', warmupSteps: 2, maxGradNorm: 1, weightDecay: 0, emaDecay: 0.9,
+  steps: 20,
+  batchSize: 4,
+  learningRate: 1e-2,
+  scheduler: 'cosine',
+  warmupSteps: 2,
+  maxGradNorm: 1,
+  weightDecay: 0,
+  emaDecay: 0.9,
   checkpointingSteps: 10,
 };
 
@@ -78,7 +95,8 @@ test('training that stays not-a-number stops, says which gradient, and keeps the
 });
 
 test('a run that is stopped and resumed ends with the same bits', async () => {
-  const whole = line(), halves = line();
+  const whole = line(),
+    halves = line();
   await train(whole, quick);
   const store = new CheckpointFolder(join(folder, 'halves'));
   const stop = new AbortController();
@@ -150,10 +168,26 @@ test('a model that is incomplete, cut short or damaged says which file', async (
   const cases: [string, (copy: string) => void, RegExp][] = [
     ['no folder', (copy) => rmSync(copy, { recursive: true }), /no such folder/],
     ['no vae', (copy) => rmSync(join(copy, 'vae'), { recursive: true }), /missing: vae/],
-    ['cut short', (copy) => truncateSync(join(copy, 'unet/diffusion_pytorch_model.safetensors'), 9000), /unet.*\n?.*(truncated|ends)/],
-    ['not safetensors', (copy) => writeFileSync(join(copy, 'vae/diffusion_pytorch_model.safetensors'), 'hello, this is no model'), /vae.*not a safetensors/],
+    [
+      'cut short',
+      (copy) => truncateSync(join(copy, 'unet/diffusion_pytorch_model.safetensors'), 9000),
+      /unet.*\n?.*(truncated|ends)/,
+    ],
+    [
+      'not safetensors',
+      (copy) => writeFileSync(join(copy, 'vae/diffusion_pytorch_model.safetensors'), 'hello, this is no model'),
+      /vae.*not a safetensors/,
+    ],
     ['not JSON', (copy) => writeFileSync(join(copy, 'unet/config.json'), '{'), /config\.json: not JSON/],
-    ['other weights', (copy) => cpSync(join(copy, 'vae/diffusion_pytorch_model.safetensors'), join(copy, 'unet/diffusion_pytorch_model.safetensors')), /another configuration/],
+    [
+      'other weights',
+      (copy) =>
+        cpSync(
+          join(copy, 'vae/diffusion_pytorch_model.safetensors'),
+          join(copy, 'unet/diffusion_pytorch_model.safetensors'),
+        ),
+      /another configuration/,
+    ],
   ];
   for (const [name, damage, message] of cases) {
     const copy = join(folder, 'damaged');
@@ -173,10 +207,30 @@ const cli = (...args: string[]) => spawnSync(process.execPath, ['cli.js', ...arg
 
 test('the sample command writes PNGs with their parameters, and a grid', () => {
   const out = join(folder, 'out');
-  const { status, stdout, stderr } = cli('sample', 'red heart', '--model', model, '--num', '3', '--seed', '7', '--out', out, '--grid');
+  const { status, stdout, stderr } = cli(
+    'sample',
+    'red heart',
+    '--model',
+    model,
+    '--num',
+    '3',
+    '--seed',
+    '7',
+    '--out',
+    out,
+    '--grid',
+  );
   assert.is(status, 0, stderr);
-  assert.equal(readdirSync(out).sort(), ['red-heart-7.png', 'red-heart-8.png', 'red-heart-9.png', 'red-heart-grid.png']);
-  assert.match(readFileSync(join(out, 'red-heart-8.png')).toString('latin1'), /red heart\nSteps: 1, Sampler: euler, CFG scale: 1, Seed: 8, Size: 16x16/);
+  assert.equal(readdirSync(out).sort(), [
+    'red-heart-7.png',
+    'red-heart-8.png',
+    'red-heart-9.png',
+    'red-heart-grid.png',
+  ]);
+  assert.match(
+    readFileSync(join(out, 'red-heart-8.png')).toString('latin1'),
+    /red heart\nSteps: 1, Sampler: euler, CFG scale: 1, Seed: 8, Size: 16x16/,
+  );
   assert.match(stdout, /3 images, 1 step.*text .* s, U-Net .* s, decoder .* s/);
 });
 
@@ -191,7 +245,18 @@ test('the sample command refuses an empty prompt and a missing model, with exit 
 
 test('Ctrl-C saves, says how to go on, and exits with 130', async () => {
   const out = join(folder, 'interrupted');
-  const child = spawn(process.execPath, ['cli.js', 'train', '--preset', 'tiny', '--output_dir', out, '--max_train_steps', '5000', '--picture_minutes', '0']);
+  const child = spawn(process.execPath, [
+    'cli.js',
+    'train',
+    '--preset',
+    'tiny',
+    '--output_dir',
+    out,
+    '--max_train_steps',
+    '5000',
+    '--picture_minutes',
+    '0',
+  ]);
   let output = '';
   child.stdout.on('data', (data) => (output += data));
   child.stderr.on('data', (data) => (output += data));
@@ -210,7 +275,8 @@ test('Ctrl-C saves, says how to go on, and exits with 130', async () => {
 
 const disk = join(folder, 'disk');
 mkdirSync(disk);
-const mounted = process.platform === 'linux' && spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=160k', 'tmpfs', disk]).status === 0;
+const mounted =
+  process.platform === 'linux' && spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=160k', 'tmpfs', disk]).status === 0;
 if (mounted) {
   test('a full disk ends training with the reason and leaves no half file', async () => {
     try {
@@ -220,7 +286,10 @@ if (mounted) {
       assert.match((error as Error).message, /disk is full/);
     }
     const left = readdirSync(disk, { recursive: true }).map(String);
-    assert.equal(left.filter((name) => name.endsWith('.part')), []);
+    assert.equal(
+      left.filter((name) => name.endsWith('.part')),
+      [],
+    );
   });
 } else {
   skip(test, 'a full disk ends training with the reason and leaves no half file', 'mounting a small tmpfs needs root');

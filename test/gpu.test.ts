@@ -95,7 +95,13 @@ test('an array nobody freed is found by the collector and counted', async () => 
 test('a kernel that does not compile says where', async () => {
   const other = await Gpu.create();
   const y = other.empty([1]);
-  other.run('// broken\n@group(0) @binding(0) var<storage, read_write> y: array<f32>;\n@compute @workgroup_size(1) fn f() { y[0] = nothing; }', 'f', {}, [y], [1]);
+  other.run(
+    '// broken\n@group(0) @binding(0) var<storage, read_write> y: array<f32>;\n@compute @workgroup_size(1) fn f() { y[0] = nothing; }',
+    'f',
+    {},
+    [y],
+    [1],
+  );
   try {
     await other.idle();
     assert.unreachable();
@@ -128,15 +134,28 @@ test('an array of another device is refused', async () => {
 test('WGSL is read: entries, the bindings they use, and where uniforms lie', () => {
   const entries = inspect(code);
   assert.equal([...entries.keys()], ['forward', 'reset']);
-  assert.equal(entries.get('forward')!.bindings.map((b) => b.name), ['shape', 'x', 'y']);
-  assert.equal(entries.get('reset')!.bindings.map((b) => b.name), ['y']);
-  assert.equal(entries.get('forward')!.uniform, { bytes: 16, fields: [{ name: 'n', type: 'u32', offset: 0 }, { name: 'k', type: 'f32', offset: 4 }] });
+  assert.equal(
+    entries.get('forward')!.bindings.map((b) => b.name),
+    ['shape', 'x', 'y'],
+  );
+  assert.equal(
+    entries.get('reset')!.bindings.map((b) => b.name),
+    ['y'],
+  );
+  assert.equal(entries.get('forward')!.uniform, {
+    bytes: 16,
+    fields: [
+      { name: 'n', type: 'u32', offset: 0 },
+      { name: 'k', type: 'f32', offset: 4 },
+    ],
+  });
   assert.match(specialise(code, { THREADS: 32 }), /const THREADS = 32u;/);
   assert.throws(() => specialise(code, { TILE: 4 }), /no tunable "const TILE/);
 });
 
 test('size classes waste at most a quarter', () => {
-  for (let n = 257; n < 1e7; n = Math.ceil(n * 1.37)) assert.ok(sizeClass(n) >= n && sizeClass(n) <= n * 1.25 + 256, String(n));
+  for (let n = 257; n < 1e7; n = Math.ceil(n * 1.37))
+    assert.ok(sizeClass(n) >= n && sizeClass(n) <= n * 1.25 + 256, String(n));
 });
 
 test.after(() => gpu.destroy());

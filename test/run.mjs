@@ -5,7 +5,7 @@ import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { bundle, root } from '../scripts/bundle.mjs';
 
-const TIMEOUT = 1000 * (Number(process.env.RECTIFLOW_TEST_TIMEOUT) || 240);
+const TIMEOUT = 1000 * (Number(process.env.RECTIFLOW_TEST_TIMEOUT) || 600);
 const outdir = join(root, '.build', `test-${process.pid}`);
 
 const filters = process.argv.slice(2).map((filter) => filter.replace(/^test\//, '').replace(/\.test\.ts$/, ''));

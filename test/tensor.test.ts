@@ -15,7 +15,11 @@ const plus: Op<[a: Tensor['array'], b: Tensor['array']], object> = {
     return { output, saved: [a, b, output] };
   },
   backward: (_gpu, dy) => [dy.view(), dy.view()],
-  reference: ([a, b]) => hostArray(a.shape, a.data.map((v, i) => v + b.data[i])),
+  reference: ([a, b]) =>
+    hostArray(
+      a.shape,
+      a.data.map((v, i) => v + b.data[i]),
+    ),
 };
 const add = (a: Tensor, b: Tensor) => apply(plus, [a, b], {});
 const live = () => currentGpu().memory().live;

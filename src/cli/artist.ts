@@ -7,13 +7,20 @@ import { drawSheet } from './pictures/sheet.ts';
 
 export const artist: Artist = {
   async sheet(file, { size, rows, ...words }) {
-    const cells = rows.map(({ title, images }) => ({ title, cells: images.map((image) => imageFromFloats(image, size)) }));
+    const cells = rows.map(({ title, images }) => ({
+      title,
+      cells: images.map((image) => imageFromFloats(image, size)),
+    }));
     await writeAtomic(file, await drawSheet({ ...words, rows: cells, cellSize: 96 }));
   },
   async curve(file, { title, log }) {
     const x = log.map((line) => line.step);
     const svg = drawCurves([{ name: 'loss', x, y: log.map((line) => line.loss) }], {
-      title, xLabel: 'step', yLabel: 'loss', logY: true, smoothing: 0.98,
+      title,
+      xLabel: 'step',
+      yLabel: 'loss',
+      logY: true,
+      smoothing: 0.98,
     });
     await writeAtomic(file, await renderSvg(svg));
   },

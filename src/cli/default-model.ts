@@ -9,5 +9,7 @@ export function shippedModel(): string {
     const model = join(folder, 'models', 'emoji');
     if (existsSync(join(model, 'model_index.json'))) return model;
   }
-  throw new Error('the model that ships with rectiflow is not here\n  train one with: rectiflow train, then give --model runs/emoji/model');
+  throw new Error(
+    'the model that ships with rectiflow is not here\n  train one with: rectiflow train, then give --model runs/emoji/model',
+  );
 }

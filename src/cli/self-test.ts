@@ -26,14 +26,27 @@ export async function selfTest(gpu: Gpu, { op, shapes, attrs }: SelfTestCase): P
   const forward = relative(await output.read(), want.data);
 
   const dy = random(output.shape, 50);
-  const gradients = op.backward!(gpu, gpu.array(dy.shape, Float32Array.from(dy.data)), saved as GpuArray[], attrs, arrays.map(Boolean));
+  const gradients = op.backward!(
+    gpu,
+    gpu.array(dy.shape, Float32Array.from(dy.data)),
+    saved as GpuArray[],
+    attrs,
+    arrays.map(Boolean),
+  );
   const directions = host.map((h, i) => h && random(h.shape, 60 + i));
   let got = 0;
   for (const [i, gradient] of gradients.entries()) {
     if (gradient && directions[i]) got += dot(await gradient.read(), directions[i].data);
   }
   const step = 1e-4;
-  const moved = (s: number) => dot(op.reference(host.map((h, i) => h && along(h, directions[i]!, s)), attrs).data, dy.data);
+  const moved = (s: number) =>
+    dot(
+      op.reference(
+        host.map((h, i) => h && along(h, directions[i]!, s)),
+        attrs,
+      ).data,
+      dy.data,
+    );
   const expected = (moved(step) - moved(-step)) / (2 * step);
   const scale = Math.sqrt(dot(dy.data, dy.data) * directions.reduce((n, d) => n + (d ? d.data.length : 0), 0));
   const backward = Math.abs(got - expected) / Math.max(Math.abs(expected), 1e-2 * scale);
@@ -41,10 +54,17 @@ export async function selfTest(gpu: Gpu, { op, shapes, attrs }: SelfTestCase): P
 }
 
 function random(shape: readonly number[], stream: number): HostArray {
-  return hostArray(shape, uniform(1, stream, sizeOf(shape)).map((u) => 2 * u - 1));
+  return hostArray(
+    shape,
+    uniform(1, stream, sizeOf(shape)).map((u) => 2 * u - 1),
+  );
 }
 
-const along = (h: HostArray, d: HostArray, s: number): HostArray => hostArray(h.shape, h.data.map((v, i) => v + s * d.data[i]));
+const along = (h: HostArray, d: HostArray, s: number): HostArray =>
+  hostArray(
+    h.shape,
+    h.data.map((v, i) => v + s * d.data[i]),
+  );
 
 const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number => {
   let sum = 0;

@@ -16,7 +16,12 @@ export type ConditionalVelocity = (z: Tensor, t: number, text: Tensor) => Tensor
  * The velocity for given texts. Both halves run as one batch, the one without text first; α ≤ 1 asks for the text alone
  * and costs half. nullText may be a negative prompt: [B, T, D] like text.
  */
-export function guided(network: ConditionalVelocity, text: Tensor, nullText: Tensor | undefined, alpha: number): Velocity {
+export function guided(
+  network: ConditionalVelocity,
+  text: Tensor,
+  nullText: Tensor | undefined,
+  alpha: number,
+): Velocity {
   if (!(alpha > 1) || !nullText) return (z, t) => scope(() => network(z, t, text));
   return (z, t) =>
     scope(() => {

@@ -8,10 +8,12 @@ import type { Velocity } from './rectified-flow.ts';
  *
  *     v(z, t) = mean + (t s² − (1 − t)) / (t² s² + (1 − t)²) · (z − t mean)
  */
-export const gaussianVelocity = (mean: number, deviation: number): Velocity => (z, t) => {
-  const slope = (t * deviation ** 2 - (1 - t)) / (t ** 2 * deviation ** 2 + (1 - t) ** 2);
-  return add(mul(z, slope), mean - slope * t * mean);
-};
+export const gaussianVelocity =
+  (mean: number, deviation: number): Velocity =>
+  (z, t) => {
+    const slope = (t * deviation ** 2 - (1 - t)) / (t ** 2 * deviation ** 2 + (1 - t) ** 2);
+    return add(mul(z, slope), mean - slope * t * mean);
+  };
 
 /**
  * From N(0, I) to a finite set of points x₁ … x_M.   points: [M, D], z: [B, D]
@@ -21,7 +23,8 @@ export const gaussianVelocity = (mean: number, deviation: number): Velocity => (
 export function pointsVelocity(points: Float32Array, dimensions: number): Velocity {
   const count = points.length / dimensions;
   const norms = Float32Array.from({ length: count }, (_, i) =>
-    points.subarray(i * dimensions, (i + 1) * dimensions).reduce((sum, x) => sum + x * x, 0));
+    points.subarray(i * dimensions, (i + 1) * dimensions).reduce((sum, x) => sum + x * x, 0),
+  );
   const x = tensor(points, [count, dimensions]);
   const squares = tensor(norms, [count]);
   return (z: Tensor, t: number): Tensor => {

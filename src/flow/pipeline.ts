@@ -83,7 +83,8 @@ export class Pipeline {
 
   network(which: NetworkName): UNet2DConditionModel {
     const network = this.parts.networks[which];
-    if (!network) throw new Error(`this model has no ${which}\n  it has: ${Object.keys(this.parts.networks).join(', ')}`);
+    if (!network)
+      throw new Error(`this model has no ${which}\n  it has: ${Object.keys(this.parts.networks).join(', ')}`);
     return network;
   }
 
@@ -97,10 +98,18 @@ export class Pipeline {
   encodePrompts(prompts: string[]): { text: Tensor; warnings: string[] } {
     const { tokenizer, textEncoder } = this.parts;
     const { ids, cut } = tokenizer.encodeBatch(prompts);
-    const warnings = [...new Set(cut.flatMap((rest, i) =>
-      rest ? [`"${prompts[i]}" is longer than ${tokenizer.maxLength} tokens; left out: "${rest}"`] : []))];
-    const text = noGrad(() => scope(() =>
-      textEncoder.forward(tensor(ids, [prompts.length, tokenizer.maxLength], { dtype: 'i32' })).lastHiddenState));
+    const warnings = [
+      ...new Set(
+        cut.flatMap((rest, i) =>
+          rest ? [`"${prompts[i]}" is longer than ${tokenizer.maxLength} tokens; left out: "${rest}"`] : [],
+        ),
+      ),
+    ];
+    const text = noGrad(() =>
+      scope(
+        () => textEncoder.forward(tensor(ids, [prompts.length, tokenizer.maxLength], { dtype: 'i32' })).lastHiddenState,
+      ),
+    );
     return { text, warnings };
   }
 
@@ -118,22 +127,27 @@ export class Pipeline {
   async sample(options: SampleOptions): Promise<SampleResult> {
     const { prompts, which = 'unet', solver = 'euler', batchSize = 16 } = options;
     if (prompts.length === 0) throw new PromptError('no prompt');
-    if (prompts.some((prompt) => prompt.trim() === '')) throw new PromptError('the prompt is empty\n  say what to paint, such as "red apple"');
-    const seeds = typeof options.seeds === 'number' ? prompts.map((_, i) => (options.seeds as number) + i) : options.seeds;
+    if (prompts.some((prompt) => prompt.trim() === ''))
+      throw new PromptError('the prompt is empty\n  say what to paint, such as "red apple"');
+    const seeds =
+      typeof options.seeds === 'number' ? prompts.map((_, i) => (options.seeds as number) + i) : options.seeds;
     if (seeds.length !== prompts.length) throw new PromptError(`${seeds.length} seeds for ${prompts.length} prompts`);
     const { steps = 1, guidanceScale = 1 } = { ...this.parts.defaults[which], ...defined(options) };
     const shape = this.latentShape;
     const size = latentSize(shape);
     const noise = options.noise ?? concatenate(seeds.map((seed) => seededNoise(seed, shape)));
     if (noise.length !== prompts.length * size) {
-      throw new PromptError(`noise has ${noise.length} numbers; ${prompts.length} latents of [${shape.join(', ')}] have ${prompts.length * size}`);
+      throw new PromptError(
+        `noise has ${noise.length} numbers; ${prompts.length} latents of [${shape.join(', ')}] have ${prompts.length * size}`,
+      );
     }
     const results: { images: Float32Array; latents: Float32Array }[] = [];
     const timings: Timings = { text: 0, network: 0, decoder: 0, total: 0 };
     const warnings = new Set<string>();
     const start = performance.now();
     let evaluations = 0;
-    let height = 0, width = 0;
+    let height = 0,
+      width = 0;
     const timed = async <T>(what: 'text' | 'network' | 'decoder', work: () => T | Promise<T>): Promise<T> => {
       const from = performance.now();
       const result = await work();
@@ -152,10 +166,15 @@ export class Pipeline {
         });
         const z0 = tensor(noise.subarray(from * size, (from + part.length) * size), [part.length, ...shape]);
         const velocity = guided(this.conditional(which), text, nullText, guidanceScale);
-        const solved = await timed('network', () => solve(solver, velocity, z0, { steps, rtol: options.rtol, atol: options.atol }));
+        const solved = await timed('network', () =>
+          solve(solver, velocity, z0, { steps, rtol: options.rtol, atol: options.atol }),
+        );
         evaluations = solved.evaluations;
         const latents = (await solved.z.read()) as Float32Array;
-        const scaled = tensor(unscaleLatents(latents, shape[2], this.parts.vae.config as LatentScale), [part.length, ...shape]);
+        const scaled = tensor(unscaleLatents(latents, shape[2], this.parts.vae.config as LatentScale), [
+          part.length,
+          ...shape,
+        ]);
         const decoded = await timed('decoder', () => this.decode(scaled));
         [, height, width] = decoded.shape;
         results.push({ images: (await decoded.read()) as Float32Array, latents });
@@ -165,7 +184,16 @@ export class Pipeline {
     return {
       images: concatenate(results.map((r) => r.images)),
       latents: concatenate(results.map((r) => r.latents)),
-      count: prompts.length, height, width, seeds, steps, guidanceScale, solver, evaluations, timings, warnings: [...warnings],
+      count: prompts.length,
+      height,
+      width,
+      seeds,
+      steps,
+      guidanceScale,
+      solver,
+      evaluations,
+      timings,
+      warnings: [...warnings],
     };
   }
 

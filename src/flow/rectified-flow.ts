@@ -21,9 +21,9 @@ export const timeOf = (timestep: number): number => 1 - timestep / 1000;
 
 /** A point on each path and the velocity there, on the host. */
 export interface PathPoints {
-  xt: Float32Array;          // [B, …]
-  target: Float32Array;      // [B, …]
-  timesteps: Float32Array;   // [B]
+  xt: Float32Array; // [B, …]
+  target: Float32Array; // [B, …]
+  timesteps: Float32Array; // [B]
 }
 
 /**

@@ -84,7 +84,9 @@ export async function rk45(
   let h = await firstStep(evaluate, state, first, { rtol, atol });
   while (t < 1) {
     if (evaluations > maxEvaluations) {
-      throw new Error(`rk45: ${evaluations} evaluations took it to t = ${t.toFixed(4)} only\n  allow a larger rtol or atol`);
+      throw new Error(
+        `rk45: ${evaluations} evaluations took it to t = ${t.toFixed(4)} only\n  allow a larger rtol or atol`,
+      );
     }
     h = Math.min(h, 1 - t);
     const slopes = [first];
@@ -174,7 +176,8 @@ export async function solve(
   { steps = 25, rtol = 1e-5, atol = 1e-5 } = {},
 ): Promise<{ z: Tensor; evaluations: number }> {
   if (name === 'rk45') return rk45(velocity, z, { rtol, atol });
-  if (!(Number.isInteger(steps) && steps >= 1)) throw new RangeError(`solve: steps must be a whole number from 1, not ${steps}`);
+  if (!(Number.isInteger(steps) && steps >= 1))
+    throw new RangeError(`solve: steps must be a whole number from 1, not ${steps}`);
   let evaluations = 0;
   const counted: Velocity = (at, t) => (evaluations++, velocity(at, t));
   return { z: (name === 'heun' ? heun : euler)(counted, z, steps), evaluations };

@@ -16,12 +16,25 @@ const height = (RADIUS * Math.sqrt(3)) / 2;
 
 /** Centres of the three modes of noise and data: alternate corners of a hexagon. */
 export const hexagon = {
-  noise: [[height, RADIUS / 2], [-height, RADIUS / 2], [0, -RADIUS]],
-  data: [[height, -RADIUS / 2], [-height, -RADIUS / 2], [0, RADIUS]],
+  noise: [
+    [height, RADIUS / 2],
+    [-height, RADIUS / 2],
+    [0, -RADIUS],
+  ],
+  data: [
+    [height, -RADIUS / 2],
+    [-height, -RADIUS / 2],
+    [0, RADIUS],
+  ],
 } as const;
 
 /** `count` points of a mixture with equal shares: [count, 2] */
-export function blobs(centres: readonly (readonly number[])[], count: number, seed: number, stream: string): Float32Array {
+export function blobs(
+  centres: readonly (readonly number[])[],
+  count: number,
+  seed: number,
+  stream: string,
+): Float32Array {
   const points = normal(seed, stream, 2 * count);
   const which = words(seed, `${stream} mode`, 0, count);
   return points.map((z, i) => {
@@ -63,7 +76,12 @@ export interface ToyOptions {
 }
 
 /** Train on pairs z0, z1: [N, 2] each. The rate falls to a tenth over the last fifth. */
-export async function trainToy(network: ToyVelocity, z0: Float32Array, z1: Float32Array, options: ToyOptions): Promise<void> {
+export async function trainToy(
+  network: ToyVelocity,
+  z0: Float32Array,
+  z1: Float32Array,
+  options: ToyOptions,
+): Promise<void> {
   const { iterations, batch = 2048, lr = 5e-3, seed = 0, repair, onStep } = options;
   const count = z0.length / 2;
   network.requiresGrad(true);
@@ -77,7 +95,8 @@ export async function trainToy(network: ToyVelocity, z0: Float32Array, z1: Float
       const a = drawn[2 * i] % count;
       const b = repair ? drawn[2 * i + 1] % count : a;
       for (let d = 0; d < 2; d++) {
-        const from = z0[2 * a + d], to = z1[2 * b + d];
+        const from = z0[2 * a + d],
+          to = z1[2 * b + d];
         xt[3 * i + d] = times[i] * to + (1 - times[i]) * from;
         target[2 * i + d] = to - from;
       }
@@ -96,8 +115,8 @@ export async function trainToy(network: ToyVelocity, z0: Float32Array, z1: Float
 }
 
 export interface ToyPaths {
-  z1: Float32Array;             // [N, 2]
-  velocities: Float32Array[];   // one for each step, [N, 2]
+  z1: Float32Array; // [N, 2]
+  velocities: Float32Array[]; // one for each step, [N, 2]
 }
 
 /** Follow the flow from z0 in equal steps. z0: [N, 2] */
@@ -105,7 +124,16 @@ export async function simulateToy(network: ToyVelocity, z0: Float32Array, steps:
   let z = z0;
   const velocities: Float32Array[] = [];
   for (let i = 0; i < steps; i++) {
-    const v = noGrad(() => scope(() => network.forward(tensor(withTime(z, () => i / steps), [z.length / 2, 3]))));
+    const v = noGrad(() =>
+      scope(() =>
+        network.forward(
+          tensor(
+            withTime(z, () => i / steps),
+            [z.length / 2, 3],
+          ),
+        ),
+      ),
+    );
     const read = (await v.read()) as Float32Array;
     v.dispose();
     velocities.push(read);
@@ -150,7 +178,14 @@ export interface Lesson {
 }
 
 /** The whole lesson: train a flow, let it make pairs, train it again on those, and measure both. */
-export async function hexagonLesson({ iterations = 800, reflowIterations = 1000, points = 10_000, batch = 2048, seed = 1, say = (_: string) => {} } = {}): Promise<Lesson> {
+export async function hexagonLesson({
+  iterations = 800,
+  reflowIterations = 1000,
+  points = 10_000,
+  batch = 2048,
+  seed = 1,
+  say = (_: string) => {},
+} = {}): Promise<Lesson> {
   const z0 = blobs(hexagon.noise, points, seed, 'toy noise');
   const z1 = blobs(hexagon.data, points, seed, 'toy data');
   const test = blobs(hexagon.noise, 2000, seed + 1, 'toy noise');
@@ -158,12 +193,16 @@ export async function hexagonLesson({ iterations = 800, reflowIterations = 1000,
   await trainToy(network, z0, z1, { iterations, batch, seed, repair: true });
   const first = await measureToy(network, test);
   const firstPaths = await simulateToy(network, test.subarray(0, 400), 100);
-  say(`first flow:   S/cost ${first.straightness.toFixed(4)}, in a mode after 1 step ${percent(first.oneStep)}, after 100 ${percent(first.manySteps)}`);
+  say(
+    `first flow:   S/cost ${first.straightness.toFixed(4)}, in a mode after 1 step ${percent(first.oneStep)}, after 100 ${percent(first.manySteps)}`,
+  );
   const coupled = (await simulateToy(network, z0, 100)).z1;
   await trainToy(network, z0, coupled, { iterations: reflowIterations, batch, seed: seed + 2, repair: false });
   const second = await measureToy(network, test);
   const secondPaths = await simulateToy(network, test.subarray(0, 400), 100);
-  say(`after reflow: S/cost ${second.straightness.toFixed(4)}, in a mode after 1 step ${percent(second.oneStep)}, after 100 ${percent(second.manySteps)}`);
+  say(
+    `after reflow: S/cost ${second.straightness.toFixed(4)}, in a mode after 1 step ${percent(second.oneStep)}, after 100 ${percent(second.manySteps)}`,
+  );
   network.dispose();
   return { first, second, paths: { first: firstPaths, second: secondPaths, z0: test.slice(0, 800) } };
 }

@@ -108,7 +108,10 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
   for (const module of Object.values(task.modules)) module.requiresGrad(true);
   const ema = options.emaDecay > 0 ? new EMA(parameters, { decay: options.emaDecay }) : undefined;
   const optimizer = new AdamW(parameters, {
-    lr: options.learningRate, weightDecay: options.weightDecay, maxGradNorm: options.maxGradNorm || undefined, ema,
+    lr: options.learningRate,
+    weightDecay: options.weightDecay,
+    maxGradNorm: options.maxGradNorm || undefined,
+    ema,
   });
   const state = { step: 0, seconds: 0, skipped: 0 };
   const resumed = await hooks.store?.latest();
@@ -116,8 +119,7 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
     restore(resumed, parameters, optimizer, ema);
     Object.assign(state, { step: resumed.step, seconds: resumed.seconds, skipped: resumed.skipped });
   }
-  const save = async () =>
-    hooks.store?.save({ ...state, tensors: await collect(parameters, optimizer, ema) });
+  const save = async () => hooks.store?.save({ ...state, tensors: await collect(parameters, optimizer, ema) });
   const rate = learningRate(options);
   const before = state.seconds;
   const start = performance.now();
@@ -127,7 +129,8 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
   let loss = NaN;
   let savedStep = resumed ? state.step : -1;
   const clock = () => before + (performance.now() - start) / 1000;
-  const done = () => state.step >= options.steps || (options.minutes !== undefined && state.seconds >= 60 * options.minutes);
+  const done = () =>
+    state.step >= options.steps || (options.minutes !== undefined && state.seconds >= 60 * options.minutes);
 
   try {
     while (!done() && !hooks.signal?.aborted) {
@@ -148,14 +151,23 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
       state.seconds = clock();
       const stepsPerSecond = (state.step - first) / ((performance.now() - start) / 1000);
       const line: LogLine = {
-        step: state.step, loss, lr, gradNorm, seconds: round(state.seconds),
-        imagesPerSecond: round(stepsPerSecond * options.batchSize), ...(bad ? { skipped: true as const } : {}),
+        step: state.step,
+        loss,
+        lr,
+        gradNorm,
+        seconds: round(state.seconds),
+        imagesPerSecond: round(stepsPerSecond * options.batchSize),
+        ...(bad ? { skipped: true as const } : {}),
       };
       hooks.log?.(line);
       const bySteps = (options.steps - state.step) / stepsPerSecond;
       const byTime = options.minutes === undefined ? Infinity : 60 * options.minutes - state.seconds;
       hooks.progress?.({
-        ...line, task: task.name, steps: options.steps, stepsPerSecond, eta: Math.max(0, Math.min(bySteps, byTime)),
+        ...line,
+        task: task.name,
+        steps: options.steps,
+        stepsPerSecond,
+        eta: Math.max(0, Math.min(bySteps, byTime)),
       });
       if (bad) continue;
       const minutes = (performance.now() - savedAt) / 60000;
@@ -197,7 +209,8 @@ export function learningRate(options: TrainOptions): (step: number, seconds: num
   const { steps, minutes, scheduler, learningRate: lr, warmupSteps } = options;
   const rate = schedule(scheduler, { lr, warmupSteps, trainingSteps: steps });
   if (minutes === undefined) return rate;
-  return (step, seconds) => rate(step < warmupSteps ? step : Math.min(steps, Math.max(step, (steps * seconds) / (60 * minutes))));
+  return (step, seconds) =>
+    rate(step < warmupSteps ? step : Math.min(steps, Math.max(step, (steps * seconds) / (60 * minutes))));
 }
 
 async function collect(parameters: Map<string, Tensor>, optimizer: AdamW, ema: EMA | undefined): Promise<StateDict> {
@@ -213,16 +226,25 @@ async function collect(parameters: Map<string, Tensor>, optimizer: AdamW, ema: E
   return tensors;
 }
 
-function restore({ tensors, step }: Checkpoint, parameters: Map<string, Tensor>, optimizer: AdamW, ema: EMA | undefined): void {
+function restore(
+  { tensors, step }: Checkpoint,
+  parameters: Map<string, Tensor>,
+  optimizer: AdamW,
+  ema: EMA | undefined,
+): void {
   const part = (prefix: string) =>
     Object.fromEntries(
-      Object.entries(tensors).flatMap(([key, value]) => (key.startsWith(`${prefix}.`) ? [[key.slice(prefix.length + 1), value]] : [])),
+      Object.entries(tensors).flatMap(([key, value]) =>
+        key.startsWith(`${prefix}.`) ? [[key.slice(prefix.length + 1), value]] : [],
+      ),
     );
   const model = part('model');
   for (const [key, p] of parameters) {
     const saved = model[key];
     if (!saved || saved.data.length !== p.size) {
-      throw new TrainingError(`the checkpoint does not fit the model: ${key}\n  train in another --output_dir, or with --no-resume`);
+      throw new TrainingError(
+        `the checkpoint does not fit the model: ${key}\n  train in another --output_dir, or with --no-resume`,
+      );
     }
     p.array.write(saved.data);
   }
@@ -231,7 +253,11 @@ function restore({ tensors, step }: Checkpoint, parameters: Map<string, Tensor>,
 }
 
 async function preview(
-  task: TrainTask, step: number, ema: EMA | undefined, parameters: Map<string, Tensor>, hooks: TrainHooks,
+  task: TrainTask,
+  step: number,
+  ema: EMA | undefined,
+  parameters: Map<string, Tensor>,
+  hooks: TrainHooks,
 ): Promise<void> {
   ema?.swap(parameters);
   try {
@@ -244,7 +270,12 @@ async function preview(
 }
 
 /** Which tensor went wrong first: run the step again and look at each gradient. */
-async function explain(task: TrainTask, step: number, parameters: Map<string, Tensor>, loss: number): Promise<TrainingError> {
+async function explain(
+  task: TrainTask,
+  step: number,
+  parameters: Map<string, Tensor>,
+  loss: number,
+): Promise<TrainingError> {
   const where: string[] = [];
   for (const [key, p] of parameters) if (!finite(await p.read())) where.push(`the weights of ${key}`);
   if (where.length === 0) {

@@ -44,7 +44,8 @@ export class GpuArray {
       const known = -sizeOf(shape);
       shape = shape.map((d) => (d === -1 ? this.size / known : d));
     }
-    if (sizeOf(shape) !== this.size) throw shapeError('view', `sizes differ (${this.size} ≠ ${sizeOf(shape)})`, { from: this, to: shape });
+    if (sizeOf(shape) !== this.size)
+      throw shapeError('view', `sizes differ (${this.size} ≠ ${sizeOf(shape)})`, { from: this, to: shape });
     this.check('view');
     return new GpuArray(this.gpu, this.storage, shape, dtype);
   }
@@ -52,7 +53,12 @@ export class GpuArray {
   /** @throws when this array was freed, naming the op that wanted it */
   check(op: string): void {
     if (this.#disposed) {
-      throw shapeError(op, 'an operand was already freed', { operand: this }, 'keep it: return it from its scope(), or dispose() it later');
+      throw shapeError(
+        op,
+        'an operand was already freed',
+        { operand: this },
+        'keep it: return it from its scope(), or dispose() it later',
+      );
     }
   }
 

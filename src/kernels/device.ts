@@ -54,7 +54,11 @@ const LIMITS = [
 ] as const;
 
 function capabilitiesOf(adapter: GPUAdapter, device: GPUDevice, options: DeviceOptions): Capabilities {
-  const info = adapter.info as GPUAdapterInfo & { isFallbackAdapter?: boolean; subgroupMinSize?: number; subgroupMaxSize?: number };
+  const info = adapter.info as GPUAdapterInfo & {
+    isFallbackAdapter?: boolean;
+    subgroupMinSize?: number;
+    subgroupMaxSize?: number;
+  };
   const name = [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(' · ');
   const subgroups = device.features.has('subgroups' as GPUFeatureName);
   const fixed = subgroups && info.subgroupMinSize === info.subgroupMaxSize;

@@ -57,7 +57,8 @@ export class Gpu {
       this.#fail(new GpuError(`the GPU refused a command\n  ${(event as GPUUncapturedErrorEvent).error.message}`));
     });
     void device.lost.then((info) => {
-      if (!this.#destroyed) this.#fail(new GpuError(`the GPU device was lost (${info.reason || 'unknown'})\n  ${info.message}`));
+      if (!this.#destroyed)
+        this.#fail(new GpuError(`the GPU device was lost (${info.reason || 'unknown'})\n  ${info.message}`));
     });
   }
 
@@ -94,7 +95,8 @@ export class Gpu {
 
   write(array: GpuArray, data: ArrayLike<number>): void {
     array.check('write');
-    if (data.length !== array.size) throw shapeError('write', `${data.length} numbers for ${array.size} places`, { array });
+    if (data.length !== array.size)
+      throw shapeError('write', `${data.length} numbers for ${array.size} places`, { array });
     if (array.size === 0) return;
     const type = array.dtype === 'f32' ? Float32Array : array.dtype === 'i32' ? Int32Array : Uint32Array;
     const { storage } = array;
@@ -116,7 +118,14 @@ export class Gpu {
     if (from.storage === to.storage || from.size === 0) return;
     this.#touch(from.storage);
     this.#touch(to.storage);
-    this.#push({ kind: 'copy', from: from.storage.buffer, to: to.storage.buffer, bytes: from.size * 4, at: 0, into: 0 });
+    this.#push({
+      kind: 'copy',
+      from: from.storage.buffer,
+      to: to.storage.buffer,
+      bytes: from.size * 4,
+      at: 0,
+      into: 0,
+    });
   }
 
   /**
@@ -139,7 +148,8 @@ export class Gpu {
       this.#touch(array.storage);
     }
     const [x, y = 1, z = 1] = grid;
-    if (x > 65535 || y > 65535 || z > 65535) throw shapeError(entry, 'grid exceeds 65535 workgroups', { grid }, 'use spread()');
+    if (x > 65535 || y > 65535 || z > 65535)
+      throw shapeError(entry, 'grid exceeds 65535 workgroups', { grid }, 'use spread()');
     if (x === 0 || y === 0 || z === 0) return;
     const group = this.#pipelines.bind(pipeline, uniforms, arrays);
     this.dispatches++;
@@ -203,7 +213,9 @@ export class Gpu {
   }
 
   /** Compile pipelines ahead of their first use. */
-  async warm(kernels: { code: string; entry: string; constants?: Record<string, number | boolean | string> }[]): Promise<void> {
+  async warm(
+    kernels: { code: string; entry: string; constants?: Record<string, number | boolean | string> }[],
+  ): Promise<void> {
     await wait(Promise.all(kernels.map((k) => this.#pipelines.get(k.code, k.entry, k.constants).ready)));
   }
 

@@ -8,7 +8,9 @@ export interface HostArray {
 }
 
 export type Inputs = readonly (GpuArray | undefined)[];
-export type HostInputs<I extends Inputs> = { [K in keyof I]: undefined extends I[K] ? HostArray | undefined : HostArray };
+export type HostInputs<I extends Inputs> = {
+  [K in keyof I]: undefined extends I[K] ? HostArray | undefined : HostArray;
+};
 
 /**
  * One differentiable operation.
@@ -20,7 +22,13 @@ export type HostInputs<I extends Inputs> = { [K in keyof I]: undefined extends I
 export interface Op<I extends Inputs = Inputs, A = object> {
   name: string;
   forward(gpu: Gpu, inputs: I, attrs: A): { output: GpuArray; saved?: readonly (GpuArray | undefined)[] };
-  backward?(gpu: Gpu, dy: GpuArray, saved: readonly GpuArray[], attrs: A, needs: readonly boolean[]): (GpuArray | undefined)[];
+  backward?(
+    gpu: Gpu,
+    dy: GpuArray,
+    saved: readonly GpuArray[],
+    attrs: A,
+    needs: readonly boolean[],
+  ): (GpuArray | undefined)[];
   /** The same in plain JavaScript: what the kernel and its gradient are tested against. */
   reference(inputs: HostInputs<I>, attrs: A): HostArray;
 }

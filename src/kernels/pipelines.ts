@@ -49,7 +49,9 @@ export class Pipelines {
     const expected = entry.bindings.length - (entry.uniform ? 1 : 0);
     if (arrays.length !== expected) {
       const names = entry.bindings.filter((b) => b.access !== 'uniform').map((b) => b.name);
-      throw new GpuError(`kernel ${pipeline.name} binds ${expected} arrays (${names.join(', ')}), ${arrays.length} given`);
+      throw new GpuError(
+        `kernel ${pipeline.name} binds ${expected} arrays (${names.join(', ')}), ${arrays.length} given`,
+      );
     }
     const uniform = entry.uniform && this.#uniform(pipeline, uniforms);
     let key = `${pipeline.id}:${uniform ? uniform.id : ''}`;
@@ -92,7 +94,9 @@ export class Pipelines {
         async (error: Error) => {
           const info = await module.getCompilationInfo().catch(() => undefined);
           const lines = info?.messages.map((m) => `  line ${m.lineNum}: ${m.message}`) ?? [];
-          throw new GpuError([`kernel ${name} does not compile`, ...(lines.length ? lines : [`  ${error.message}`])].join('\n'));
+          throw new GpuError(
+            [`kernel ${name} does not compile`, ...(lines.length ? lines : [`  ${error.message}`])].join('\n'),
+          );
         },
       );
     pipeline.ready.catch(() => {});
@@ -104,7 +108,11 @@ export class Pipelines {
     let layout = this.#layouts.get(key);
     if (!layout) {
       const types = { uniform: 'uniform', read: 'read-only-storage', read_write: 'storage' } as const;
-      const entries = entry.bindings.map((b) => ({ binding: b.binding, visibility: COMPUTE, buffer: { type: types[b.access] } }));
+      const entries = entry.bindings.map((b) => ({
+        binding: b.binding,
+        visibility: COMPUTE,
+        buffer: { type: types[b.access] },
+      }));
       const group = this.device.createBindGroupLayout({ entries });
       layout = { group, pipeline: this.device.createPipelineLayout({ bindGroupLayouts: [group] }) };
       this.#layouts.set(key, layout);

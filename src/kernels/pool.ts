@@ -59,7 +59,8 @@ export class Pool {
     const list = this.#free.get(storage.bytes);
     if (!list) return void this.#free.set(storage.bytes, [storage]);
     // Lowest number last: the same work takes the same buffers each time, and finds its bind groups ready.
-    let low = 0, high = list.length;
+    let low = 0,
+      high = list.length;
     while (low < high) {
       const middle = (low + high) >> 1;
       if (list[middle].id > storage.id) low = middle + 1;

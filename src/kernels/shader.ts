@@ -41,7 +41,10 @@ export function inspect(source: string): Map<string, Entry> {
     let depth = 1;
     let end = open + 1;
     for (; depth > 0 && end < code.length; end++) depth += code[end] === '{' ? 1 : code[end] === '}' ? -1 : 0;
-    const attributes = code.slice(Math.max(code.lastIndexOf('}', m.index), code.lastIndexOf(';', m.index)) + 1, m.index);
+    const attributes = code.slice(
+      Math.max(code.lastIndexOf('}', m.index), code.lastIndexOf(';', m.index)) + 1,
+      m.index,
+    );
     functions.set(m[1], { body: code.slice(open, end), entry: attributes.includes('@compute') });
   }
   const entries = new Map<string, Entry>();
@@ -73,7 +76,8 @@ function layout(code: string, struct: string): Uniform {
   const fields: Field[] = [];
   let offset = 0;
   for (const m of body[1].matchAll(/(\w+)\s*:\s*(\w+)/g)) {
-    if (m[2] !== 'u32' && m[2] !== 'i32' && m[2] !== 'f32') throw new Error(`uniform ${m[1]}: ${m[2]} is not u32, i32 or f32`);
+    if (m[2] !== 'u32' && m[2] !== 'i32' && m[2] !== 'f32')
+      throw new Error(`uniform ${m[1]}: ${m[2]} is not u32, i32 or f32`);
     fields.push({ name: m[1], type: m[2], offset });
     offset += 4;
   }

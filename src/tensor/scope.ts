@@ -58,6 +58,10 @@ function collect(value: unknown, made: Set<Tensor>, kept: Set<unknown>): void {
   kept.add(value);
   const plain = Object.getPrototypeOf(value) === Object.prototype;
   const children =
-    Array.isArray(value) || value instanceof Map || value instanceof Set ? value.values() : plain ? Object.values(value) : [];
+    Array.isArray(value) || value instanceof Map || value instanceof Set
+      ? value.values()
+      : plain
+        ? Object.values(value)
+        : [];
   for (const child of children) collect(child, made, kept);
 }

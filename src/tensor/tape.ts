@@ -61,7 +61,12 @@ export function record(
     return undefined;
   }
   const kept = saved.map((array) => (borrowed.has(array) ? array?.view() : array));
-  return new Node(op, attrs, inputs.map((t) => t?.node), kept);
+  return new Node(
+    op,
+    attrs,
+    inputs.map((t) => t?.node),
+    kept,
+  );
 }
 
 /** Walk back from `root`; `deliver` gets the gradient of each leaf, added to what it had. */
@@ -77,7 +82,10 @@ export function runBackward(root: Node, seed: GpuArray, deliver: (leaf: Tensor, 
       deliver(node.leaf, before ? sum(before.array, dy) : dy);
       continue;
     }
-    if (node.spent) throw new Error(`${node.op!.name}: backward was already run through here\n  run the forward pass again before a second backward()`);
+    if (node.spent)
+      throw new Error(
+        `${node.op!.name}: backward was already run through here\n  run the forward pass again before a second backward()`,
+      );
     const needs = node.parents.map((parent) => parent !== undefined);
     const results = node.op!.backward!(dy.gpu, dy, node.saved as readonly GpuArray[], node.attrs, needs);
     node.parents.forEach((parent, i) => {

@@ -56,7 +56,8 @@ export class Tensor {
 
   /** Ask for gradients of this leaf (a parameter, or an input to differentiate by). */
   set requiresGrad(on: boolean) {
-    if (this.node && !this.node.leaf) throw new Error('only a leaf can change requiresGrad\n  use detach() to cut a computed tensor off');
+    if (this.node && !this.node.leaf)
+      throw new Error('only a leaf can change requiresGrad\n  use detach() to cut a computed tensor off');
     this.node = on ? (this.node ?? leafOf(this)) : undefined;
   }
 
@@ -78,8 +79,17 @@ export class Tensor {
 
   /** Gradients of this scalar into `.grad` of every leaf it depends on. Frees what forward saved. */
   backward(): void {
-    if (this.size !== 1) throw shapeError('backward', `wants a scalar loss, has ${this.size} elements`, { loss: this }, 'take sum() or mean() first');
-    if (!this.node) throw new Error('backward: nothing here requires a gradient\n  set requiresGrad on a parameter before the forward pass');
+    if (this.size !== 1)
+      throw shapeError(
+        'backward',
+        `wants a scalar loss, has ${this.size} elements`,
+        { loss: this },
+        'take sum() or mean() first',
+      );
+    if (!this.node)
+      throw new Error(
+        'backward: nothing here requires a gradient\n  set requiresGrad on a parameter before the forward pass',
+      );
     const seed = this.array.gpu.array(this.shape, [1]);
     runBackward(this.node, seed, (leaf, gradient) => {
       leaf.grad = new Tensor(gradient);
@@ -125,7 +135,8 @@ type Operands<I extends Inputs> = { [K in keyof I]: undefined extends I[K] ? Ten
 export function apply<I extends Inputs, A>(op: Op<I, A>, operands: Operands<I>, attrs: A): Tensor {
   const inputs = operands as readonly (Tensor | undefined)[];
   for (const t of inputs) {
-    if (t !== undefined && !(t instanceof Tensor)) throw new ShapeError(`${op.name}: an operand is ${typeof t}, not a Tensor\n  make one with tensor(…)`);
+    if (t !== undefined && !(t instanceof Tensor))
+      throw new ShapeError(`${op.name}: an operand is ${typeof t}, not a Tensor\n  make one with tensor(…)`);
     t?.array.check(op.name);
   }
   const first = inputs.find((t) => t !== undefined)!;

@@ -11,21 +11,52 @@ export interface Results {
   values: Record<string, number[]>;
 }
 
-const random = (stream: number, shape: number[]) => tensor(normal(7, stream, shape.reduce((a, b) => a * b, 1)), shape, { requiresGrad: true });
+const random = (stream: number, shape: number[]) =>
+  tensor(
+    normal(
+      7,
+      stream,
+      shape.reduce((a, b) => a * b, 1),
+    ),
+    shape,
+    { requiresGrad: true },
+  );
 
 /** Forward, and the gradient of Σ y · w for fixed w, of each function. */
 const cases: Record<string, { shapes: number[][]; run: (...inputs: Tensor[]) => Tensor }> = {
   add: { shapes: [[5, 7], [7]], run: T.add },
-  mul: { shapes: [[5, 7], [5, 7]], run: T.mul },
+  mul: {
+    shapes: [
+      [5, 7],
+      [5, 7],
+    ],
+    run: T.mul,
+  },
   silu: { shapes: [[33]], run: (x) => T.silu(x) },
   gelu: { shapes: [[33]], run: (x) => T.gelu(x) },
   linear: { shapes: [[19, 24], [40, 24], [40]], run: (x, w, b) => T.linear(x, w, b) },
-  matmul: { shapes: [[3, 17, 20], [3, 20, 9]], run: (a, b) => T.matmul(a, b) },
+  matmul: {
+    shapes: [
+      [3, 17, 20],
+      [3, 20, 9],
+    ],
+    run: (a, b) => T.matmul(a, b),
+  },
   conv2d: { shapes: [[2, 9, 7, 8], [16, 3, 3, 8], [16]], run: (x, w, b) => T.conv2d(x, w, b, { padding: 1 }) },
-  groupNorm: { shapes: [[2, 5, 5, 16], [16], [16]], run: (x, w, b) => T.groupNorm(x, w, b, { groups: 4, eps: 1e-5, silu: true }) },
+  groupNorm: {
+    shapes: [[2, 5, 5, 16], [16], [16]],
+    run: (x, w, b) => T.groupNorm(x, w, b, { groups: 4, eps: 1e-5, silu: true }),
+  },
   layerNorm: { shapes: [[6, 24], [24], [24]], run: (x, w, b) => T.layerNorm(x, w, b) },
   softmax: { shapes: [[6, 24]], run: (x) => T.softmax(x) },
-  attention: { shapes: [[2, 12, 32], [2, 9, 32], [2, 9, 32]], run: (q, k, v) => T.attention(q, k, v, { heads: 4 }) },
+  attention: {
+    shapes: [
+      [2, 12, 32],
+      [2, 9, 32],
+      [2, 9, 32],
+    ],
+    run: (q, k, v) => T.attention(q, k, v, { heads: 4 }),
+  },
 };
 
 export async function run(): Promise<Results> {

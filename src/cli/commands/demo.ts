@@ -19,46 +19,68 @@ const ways: { title: string; which: NetworkName; steps?: number }[] = [
   { title: 'distilled', which: 'unet', steps: 1 },
 ];
 
-export default command('demo', 'sample the model that ships, with a side-by-side sheet: the same noise through every network', {
-  model: text(undefined, 'another model folder with its three networks'),
-  out: text('demo', 'folder for the pictures'),
-  seed: int(7, 'of the first prompt', { min: 0 }),
-}, async ({ model = shippedModel(), out, seed }) => {
-  const gpu = await init();
-  try {
-    console.log(`adapter: ${gpu.capabilities.name}`);
-    const pipeline = await openModelFolder(model, { networks: ways.map(({ which }) => which) });
-    await mkdir(out, { recursive: true });
-    const results: SampleResult[] = [];
-    for (const { title, which, steps } of ways) {
-      // The first run compiles the kernels; the second is timed.
-      await pipeline.sample({ prompts, seeds: seed, which, steps: 1 });
-      const result = await pipeline.sample({ prompts, seeds: seed, which, steps });
-      console.log(`${title}: ${describe(result)}`);
-      results.push(result);
+export default command(
+  'demo',
+  'sample the model that ships, with a side-by-side sheet: the same noise through every network',
+  {
+    model: text(undefined, 'another model folder with its three networks'),
+    out: text('demo', 'folder for the pictures'),
+    seed: int(7, 'of the first prompt', { min: 0 }),
+  },
+  async ({ model = shippedModel(), out, seed }) => {
+    const gpu = await init();
+    try {
+      console.log(`adapter: ${gpu.capabilities.name}`);
+      const pipeline = await openModelFolder(model, { networks: ways.map(({ which }) => which) });
+      await mkdir(out, { recursive: true });
+      const results: SampleResult[] = [];
+      for (const { title, which, steps } of ways) {
+        // The first run compiles the kernels; the second is timed.
+        await pipeline.sample({ prompts, seeds: seed, which, steps: 1 });
+        const result = await pipeline.sample({ prompts, seeds: seed, which, steps });
+        console.log(`${title}: ${describe(result)}`);
+        results.push(result);
+      }
+      const distilled = results.at(-1)!;
+      for (const [i, image] of imagesFromFloats(distilled.images, distilled.width).entries()) {
+        const settings = {
+          Steps: 1,
+          Sampler: 'euler',
+          'CFG scale': 1,
+          Seed: seed + i,
+          Size: `${image.width}x${image.height}`,
+          Model: 'emoji',
+        };
+        const file = join(out, `${slug(prompts[i])}.png`);
+        await writePng(file, image, formatParameters({ prompt: prompts[i], settings }));
+        console.log(file);
+      }
+      const columns = results.map((result, i) => ({
+        title: `${ways[i].title}, ${result.steps} step${result.steps > 1 ? 's' : ''}`,
+        note: describe(result),
+      }));
+      const pictures = results.map((result) => imagesFromFloats(result.images, result.width));
+      const { attribution = '' } = await readJson(join(model, 'recipe.json')).catch(
+        () => ({}) as { attribution?: string },
+      );
+      const sheet = join(out, 'side-by-side.png');
+      await writeAtomic(
+        sheet,
+        await drawSheet({
+          title: 'The same noise, three networks',
+          subtitle: `U-Net time per image, ${prompts.length} at once, on ${gpu.capabilities.name}`,
+          columns,
+          rows: prompts.map((title, i) => ({ title, cells: pictures.map((column) => column[i]) })),
+          footer: attribution ? `Trained on ${attribution}` : undefined,
+        }),
+      );
+      console.log(sheet);
+      pipeline.dispose();
+    } finally {
+      currentGpu().destroy();
     }
-    const distilled = results.at(-1)!;
-    for (const [i, image] of imagesFromFloats(distilled.images, distilled.width).entries()) {
-      const settings = { Steps: 1, Sampler: 'euler', 'CFG scale': 1, Seed: seed + i, Size: `${image.width}x${image.height}`, Model: 'emoji' };
-      const file = join(out, `${slug(prompts[i])}.png`);
-      await writePng(file, image, formatParameters({ prompt: prompts[i], settings }));
-      console.log(file);
-    }
-    const columns = results.map((result, i) => ({ title: `${ways[i].title}, ${result.steps} step${result.steps > 1 ? 's' : ''}`, note: describe(result) }));
-    const pictures = results.map((result) => imagesFromFloats(result.images, result.width));
-    const { attribution = '' } = await readJson(join(model, 'recipe.json')).catch(() => ({}) as { attribution?: string });
-    const sheet = join(out, 'side-by-side.png');
-    await writeAtomic(sheet, await drawSheet({
-      title: 'The same noise, three networks', subtitle: `U-Net time per image, ${prompts.length} at once, on ${gpu.capabilities.name}`,
-      columns, rows: prompts.map((title, i) => ({ title, cells: pictures.map((column) => column[i]) })),
-      footer: attribution ? `Trained on ${attribution}` : undefined,
-    }));
-    console.log(sheet);
-    pipeline.dispose();
-  } finally {
-    currentGpu().destroy();
-  }
-});
+  },
+);
 
 const describe = ({ timings, count, steps, guidanceScale }: SampleResult): string =>
   `${((1000 * timings.network) / count).toFixed(0)} ms an image (${steps} step${steps > 1 ? 's' : ''}${guidanceScale > 1 ? `, guidance ${guidanceScale}` : ''})`;

@@ -16,7 +16,8 @@ export default command(
     json: flag(false, 'print everything as JSON'),
   },
   async ({ fix, adapter, json }) => {
-    if (fix && runSetup() !== 0) throw new Error('doctor: set-up did not find or install an adapter; its messages above say why');
+    if (fix && runSetup() !== 0)
+      throw new Error('doctor: set-up did not find or install an adapter; its messages above say why');
     const gpu = await Gpu.create({ adapter }).catch((error: Error) => {
       throw new Error(`${error.message}\n${advice()}`);
     });
@@ -29,12 +30,19 @@ export default command(
       tests.push(result);
       if (!json) {
         const { name, forward, backward, ok } = result;
-        console.log(`  ${ok ? 'ok   ' : 'WRONG'}         ${name.padEnd(16)} ${forward.toExponential(1)}     ${backward.toExponential(1)}`);
+        console.log(
+          `  ${ok ? 'ok   ' : 'WRONG'}         ${name.padEnd(16)} ${forward.toExponential(1)}     ${backward.toExponential(1)}`,
+        );
       }
     }
     const wrong = tests.filter((t) => !t.ok);
     if (json) console.log(JSON.stringify({ ...report, tests }, null, 2));
-    else console.log(wrong.length ? `${wrong.length} of ${tests.length} kernels are wrong on this adapter` : `all ${tests.length} kernels agree with their references`);
+    else
+      console.log(
+        wrong.length
+          ? `${wrong.length} of ${tests.length} kernels are wrong on this adapter`
+          : `all ${tests.length} kernels agree with their references`,
+      );
     gpu.destroy();
     if (wrong.length) process.exitCode = 1;
   },
@@ -54,7 +62,11 @@ function describe(gpu: Gpu): Record<string, Rows> {
       name: c.name,
       kind: c.family === 'cpu' ? 'software: kernels for processors are used' : 'GPU: kernels for GPUs are used',
       features: [...adapter.features].sort().join(', '),
-      'in use': [c.subgroups && `subgroups of ${c.subgroupSize || 'varying size'}`, c.timestamps && 'timestamps', c.f16 && 'shader-f16']
+      'in use': [
+        c.subgroups && `subgroups of ${c.subgroupSize || 'varying size'}`,
+        c.timestamps && 'timestamps',
+        c.f16 && 'shader-f16',
+      ]
         .filter(Boolean)
         .join(', '),
       toggles: gpu.toggles.join(', ') || 'none',

@@ -9,63 +9,93 @@ import { choice, command, float, int, text, UsageError } from '../command.ts';
 
 const schedulers = ['constant', 'constant_with_warmup', 'linear', 'cosine'] as const;
 
-export default command('train', 'teacher → pairs → reflow → distill, on OpenMoji or on your own images; resumes what is unfinished', {
-  output_dir: text('runs/emoji', 'folder of the run: checkpoints, log, pictures, and the model itself in model/'),
-  preset: choice(undefined, presetNames, 'which recipe to begin with (emoji, or what the folder was begun with)'),
-  stage: choice(undefined, stageNames, 'train this stage only'),
-  train_data_dir: text(undefined, 'folder of your own images with metadata.jsonl, instead of OpenMoji'),
-  image_column: text('image', 'column of the metadata with the image file'),
-  caption_column: text('text', 'column of the metadata with the caption'),
-  resolution: int(undefined, 'pixels on a side', { min: 8 }),
-  max_train_samples: int(undefined, 'use only so many images', { min: 1 }),
-  max_train_steps: int(undefined, 'optimiser steps of a stage', { min: 1 }),
-  max_minutes: float(undefined, 'time for the stage named by --stage, else for all stages together', { min: 0 }),
-  train_batch_size: int(undefined, 'images in a step', { min: 1 }),
-  learning_rate: float(undefined, 'peak learning rate', { min: 0 }),
-  lr_scheduler: choice(undefined, schedulers, 'how the learning rate goes'),
-  lr_warmup_steps: int(undefined, 'steps over which it rises', { min: 0 }),
-  max_grad_norm: float(undefined, 'clip gradients to this norm', { min: 0 }),
-  adam_weight_decay: float(undefined, 'weight decay', { min: 0 }),
-  seed: int(undefined, 'of everything random', { min: 0 }),
-  checkpointing_steps: int(undefined, 'steps between checkpoints', { min: 1 }),
-  resume_from_checkpoint: text('latest', '"latest", "none", or the name of one, such as checkpoint-500'),
-  picture_minutes: float(2, 'minutes between sample sheets; 0: none', { min: 0 }),
-}, async (options) => {
-  const recipe = await recipeOf(options);
-  await init();
-  const stopping = new AbortController();
-  const stop = (signal: NodeJS.Signals) => {
-    if (stopping.signal.aborted) process.exit(130);
-    console.error(`\n${signal}: finishing this step and saving; again to quit at once`);
-    stopping.abort(signal);
-  };
-  process.on('SIGINT', stop);
-  process.on('SIGTERM', stop);
-  const line = new StatusLine();
-  try {
-    await runRecipe(options.output_dir, recipe, {
-      say: (words) => line.print(words),
-      progress: (progress) => line.update(progress),
-      artist, signal: stopping.signal, pictureMinutes: options.picture_minutes,
-      resumeFrom: options.resume_from_checkpoint,
-    }, options.stage);
-    line.print(`the model is in ${join(options.output_dir, 'model')}; try: rectiflow sample "red apple" --model ${join(options.output_dir, 'model')}`);
-  } catch (error) {
-    if (!(error instanceof Interrupted)) throw error;
-    line.print(`${error.message}\nto go on: rectiflow train --output_dir ${options.output_dir}${options.stage ? ` --stage ${options.stage}` : ''}`);
-    process.exitCode = 130;
-  } finally {
-    process.off('SIGINT', stop);
-    process.off('SIGTERM', stop);
-    currentGpu().destroy();
-  }
-});
+export default command(
+  'train',
+  'teacher → pairs → reflow → distill, on OpenMoji or on your own images; resumes what is unfinished',
+  {
+    output_dir: text('runs/emoji', 'folder of the run: checkpoints, log, pictures, and the model itself in model/'),
+    preset: choice(undefined, presetNames, 'which recipe to begin with (emoji, or what the folder was begun with)'),
+    stage: choice(undefined, stageNames, 'train this stage only'),
+    train_data_dir: text(undefined, 'folder of your own images with metadata.jsonl, instead of OpenMoji'),
+    image_column: text('image', 'column of the metadata with the image file'),
+    caption_column: text('text', 'column of the metadata with the caption'),
+    resolution: int(undefined, 'pixels on a side', { min: 8 }),
+    max_train_samples: int(undefined, 'use only so many images', { min: 1 }),
+    max_train_steps: int(undefined, 'optimiser steps of a stage', { min: 1 }),
+    max_minutes: float(undefined, 'time for the stage named by --stage, else for all stages together', { min: 0 }),
+    train_batch_size: int(undefined, 'images in a step', { min: 1 }),
+    learning_rate: float(undefined, 'peak learning rate', { min: 0 }),
+    lr_scheduler: choice(undefined, schedulers, 'how the learning rate goes'),
+    lr_warmup_steps: int(undefined, 'steps over which it rises', { min: 0 }),
+    max_grad_norm: float(undefined, 'clip gradients to this norm', { min: 0 }),
+    adam_weight_decay: float(undefined, 'weight decay', { min: 0 }),
+    seed: int(undefined, 'of everything random', { min: 0 }),
+    checkpointing_steps: int(undefined, 'steps between checkpoints', { min: 1 }),
+    resume_from_checkpoint: text('latest', '"latest", "none", or the name of one, such as checkpoint-500'),
+    picture_minutes: float(2, 'minutes between sample sheets; 0: none', { min: 0 }),
+  },
+  async (options) => {
+    const recipe = await recipeOf(options);
+    await init();
+    const stopping = new AbortController();
+    const stop = (signal: NodeJS.Signals) => {
+      if (stopping.signal.aborted) process.exit(130);
+      console.error(`\n${signal}: finishing this step and saving; again to quit at once`);
+      stopping.abort(signal);
+    };
+    process.on('SIGINT', stop);
+    process.on('SIGTERM', stop);
+    const line = new StatusLine();
+    try {
+      await runRecipe(
+        options.output_dir,
+        recipe,
+        {
+          say: (words) => line.print(words),
+          progress: (progress) => line.update(progress),
+          artist,
+          signal: stopping.signal,
+          pictureMinutes: options.picture_minutes,
+          resumeFrom: options.resume_from_checkpoint,
+        },
+        options.stage,
+      );
+      line.print(
+        `the model is in ${join(options.output_dir, 'model')}; try: rectiflow sample "red apple" --model ${join(options.output_dir, 'model')}`,
+      );
+    } catch (error) {
+      if (!(error instanceof Interrupted)) throw error;
+      line.print(
+        `${error.message}\nto go on: rectiflow train --output_dir ${options.output_dir}${options.stage ? ` --stage ${options.stage}` : ''}`,
+      );
+      process.exitCode = 130;
+    } finally {
+      process.off('SIGINT', stop);
+      process.off('SIGTERM', stop);
+      currentGpu().destroy();
+    }
+  },
+);
 
 interface Given {
-  output_dir: string; preset?: Recipe['name']; stage?: StageName; train_data_dir?: string; image_column: string; caption_column: string;
-  resolution?: number; max_train_samples?: number; max_train_steps?: number; max_minutes?: number; train_batch_size?: number;
-  learning_rate?: number; lr_scheduler?: TrainOptions['scheduler']; lr_warmup_steps?: number; max_grad_norm?: number;
-  adam_weight_decay?: number; seed?: number; checkpointing_steps?: number;
+  output_dir: string;
+  preset?: Recipe['name'];
+  stage?: StageName;
+  train_data_dir?: string;
+  image_column: string;
+  caption_column: string;
+  resolution?: number;
+  max_train_samples?: number;
+  max_train_steps?: number;
+  max_minutes?: number;
+  train_batch_size?: number;
+  learning_rate?: number;
+  lr_scheduler?: TrainOptions['scheduler'];
+  lr_warmup_steps?: number;
+  max_grad_norm?: number;
+  adam_weight_decay?: number;
+  seed?: number;
+  checkpointing_steps?: number;
 }
 
 /** The preset, or what the folder was begun with, changed by what was given. */
@@ -77,12 +107,25 @@ async function recipeOf(given: Given): Promise<Recipe> {
   const recipe = saved ?? preset((given.preset ?? 'emoji') as (typeof presetNames)[number]);
   if (given.seed !== undefined) recipe.seed = given.seed;
   if (given.train_data_dir !== undefined) {
-    Object.assign(recipe.data, { trainDataDir: given.train_data_dir, imageColumn: given.image_column, captionColumn: given.caption_column });
+    Object.assign(recipe.data, {
+      trainDataDir: given.train_data_dir,
+      imageColumn: given.image_column,
+      captionColumn: given.caption_column,
+    });
   }
   if (given.max_train_samples !== undefined) recipe.data.maxTrainSamples = given.max_train_samples;
   if (given.resolution !== undefined) setResolution(recipe, given.resolution);
-  const trained = { vae: recipe.vae.train, teacher: recipe.teacher.train, reflow: recipe.reflow.train, distill: recipe.distill.train };
-  const chosen = given.stage ? (given.stage in trained ? [trained[given.stage as keyof typeof trained]] : []) : Object.values(trained);
+  const trained = {
+    vae: recipe.vae.train,
+    teacher: recipe.teacher.train,
+    reflow: recipe.reflow.train,
+    distill: recipe.distill.train,
+  };
+  const chosen = given.stage
+    ? given.stage in trained
+      ? [trained[given.stage as keyof typeof trained]]
+      : []
+    : Object.values(trained);
   for (const train of chosen) {
     const set = <K extends keyof TrainOptions>(key: K, value: TrainOptions[K] | undefined) => {
       if (value !== undefined) train[key] = value;
@@ -103,7 +146,8 @@ async function recipeOf(given: Given): Promise<Recipe> {
 function setResolution(recipe: Recipe, resolution: number): void {
   const factor = recipe.data.resolution / recipe.unet.sample_size!;
   const levels = 2 ** (recipe.unet.block_out_channels!.length - 1);
-  if (resolution % (factor * levels)) throw new UsageError(`--resolution must be a multiple of ${factor * levels} with this preset, not ${resolution}`);
+  if (resolution % (factor * levels))
+    throw new UsageError(`--resolution must be a multiple of ${factor * levels} with this preset, not ${resolution}`);
   recipe.data.resolution = recipe.vae.config.sample_size = resolution;
   recipe.unet.sample_size = resolution / factor;
 }
@@ -131,7 +175,8 @@ class StatusLine {
     const now = performance.now();
     if (now - this.#last < (terminal ? 100 : 30_000) && step < steps) return;
     this.#last = now;
-    const words = `${task} ${step}/${steps}  loss ${loss.toFixed(4)}  |g| ${gradNorm.toFixed(2)}  lr ${lr.toExponential(1)}  ` +
+    const words =
+      `${task} ${step}/${steps}  loss ${loss.toFixed(4)}  |g| ${gradNorm.toFixed(2)}  lr ${lr.toExponential(1)}  ` +
       `${stepsPerSecond.toFixed(2)} steps/s  ${imagesPerSecond.toFixed(0)} images/s  ${clock(eta)} left`;
     if (terminal) process.stdout.write(`\r\x1b[2K${words.slice(0, (process.stdout.columns ?? 120) - 1)}`);
     else console.log(words);

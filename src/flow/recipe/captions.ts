@@ -10,7 +10,12 @@ export function batchAt(sampler: BatchSampler, step: number) {
 }
 
 /** `count` prompts in the proportions of training: each image in turn, usually by its specific caption. */
-export function drawPrompts(data: CaptionedImages, count: number, seed: number, specific: number): { image: number; text: string }[] {
+export function drawPrompts(
+  data: CaptionedImages,
+  count: number,
+  seed: number,
+  specific: number,
+): { image: number; text: string }[] {
   const sampler = new BatchSampler(data.captions, { batchSize: count, seed, nullText: 0, specific });
   const { indices, captions } = sampler.next();
   return captions.map((text, i) => ({ image: indices[i], text }));
@@ -28,7 +33,20 @@ export function spreadTimes(seed: number, stream: string, step: number, batch: n
 
 /** The prompts on sample sheets, when the data has them. */
 export function previewPrompts(data: CaptionedImages, count = 12): string[] {
-  const wanted = ['red apple', 'pizza', 'rocket', 'sunflower', 'tiger face', 'blue heart', 'house', 'penguin', 'rainbow', 'guitar', 'ghost', 'soccer ball'];
+  const wanted = [
+    'red apple',
+    'pizza',
+    'rocket',
+    'sunflower',
+    'tiger face',
+    'blue heart',
+    'house',
+    'penguin',
+    'rainbow',
+    'guitar',
+    'ghost',
+    'soccer ball',
+  ];
   const have = new Set(data.captions.map(([first]) => first));
   const found = wanted.filter((prompt) => have.has(prompt));
   const others = [...have].filter((caption) => !found.includes(caption));

@@ -66,7 +66,10 @@ export class CheckpointFolder implements CheckpointStore {
 export function fullDisk(error: unknown, what: string): Error {
   const { code, message } = error as NodeJS.ErrnoException;
   if (code !== 'ENOSPC' && code !== 'EDQUOT') return error as Error;
-  if (message.includes('the disk')) return new Error(`${message}\n  the last checkpoint is intact: free some space and run the same command again`, { cause: error });
+  if (message.includes('the disk'))
+    return new Error(`${message}\n  the last checkpoint is intact: free some space and run the same command again`, {
+      cause: error,
+    });
   return new Error(
     `cannot write ${what}: the disk is full\n  the last checkpoint is intact: free some space and run the same command again`,
     { cause: error },

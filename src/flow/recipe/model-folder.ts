@@ -26,9 +26,13 @@ export const weightsFile = { text_encoder: 'model.safetensors', other: 'diffusio
 const fileOf = (part: string): string => (part === 'text_encoder' ? weightsFile.text_encoder : weightsFile.other);
 
 /** Open a model for sampling. Only the networks named in `networks` are read. */
-export async function openModelFolder(folder: string, { networks = ['unet'] as readonly NetworkName[] } = {}): Promise<Pipeline> {
+export async function openModelFolder(
+  folder: string,
+  { networks = ['unet'] as readonly NetworkName[] } = {},
+): Promise<Pipeline> {
   const info = await stat(folder).catch(() => undefined);
-  if (!info?.isDirectory()) throw new ModelFolderError(`${folder}: no such folder\n  --model wants a model in diffusers' layout`);
+  if (!info?.isDirectory())
+    throw new ModelFolderError(`${folder}: no such folder\n  --model wants a model in diffusers' layout`);
   const parts = await readdir(folder);
   const required = ['tokenizer', 'text_encoder', 'vae', ...networks];
   const missing = required.filter((part) => !parts.includes(part));
@@ -37,10 +41,16 @@ export async function openModelFolder(folder: string, { networks = ['unet'] as r
   const textEncoder = await openModule(folder, 'text_encoder', (config) => new CLIPTextModel(config));
   const vae = await openModule(folder, 'vae', (config) => new AutoencoderKL(config));
   const opened: PipelineParts['networks'] = {};
-  for (const name of networks) opened[name] = await openModule(folder, name, (config) => new UNet2DConditionModel(config));
-  const scheduler = parts.includes('scheduler') ? await readJson(join(folder, 'scheduler', 'scheduler_config.json')) : {};
+  for (const name of networks)
+    opened[name] = await openModule(folder, name, (config) => new UNet2DConditionModel(config));
+  const scheduler = parts.includes('scheduler')
+    ? await readJson(join(folder, 'scheduler', 'scheduler_config.json'))
+    : {};
   return new Pipeline({
-    tokenizer, textEncoder, vae, networks: opened,
+    tokenizer,
+    textEncoder,
+    vae,
+    networks: opened,
     defaults: (scheduler.sampling ?? {}) as PipelineParts['defaults'],
   });
 }
@@ -62,7 +72,10 @@ export async function openModule<M extends Module>(folder: string, part: string,
   const config = await readJson(join(folder, part, 'config.json'));
   const file = join(folder, part, fileOf(part));
   const { tensors } = await readTensors(file).catch((error: Error) => {
-    throw new ModelFolderError(`${error.message}\n  the model in ${folder} is incomplete or damaged: train or download it again`, { cause: error });
+    throw new ModelFolderError(
+      `${error.message}\n  the model in ${folder} is incomplete or damaged: train or download it again`,
+      { cause: error },
+    );
   });
   const module = make(config);
   try {
@@ -83,7 +96,11 @@ export interface SaveOptions {
 
 /** One network's configuration and weights. */
 export async function saveModule(
-  folder: string, part: string, module: Module & { config: object }, className: string, { dtype = 'F16', metadata }: SaveOptions = {},
+  folder: string,
+  part: string,
+  module: Module & { config: object },
+  className: string,
+  { dtype = 'F16', metadata }: SaveOptions = {},
 ): Promise<void> {
   await mkdir(join(folder, part), { recursive: true });
   const state = await module.stateDict();
@@ -93,10 +110,16 @@ export async function saveModule(
 }
 
 /** Everything but the weights: index, scheduler. */
-export async function saveModelIndex(folder: string, sampling: Partial<Record<NetworkName, SamplingDefaults>>): Promise<void> {
+export async function saveModelIndex(
+  folder: string,
+  sampling: Partial<Record<NetworkName, SamplingDefaults>>,
+): Promise<void> {
   await mkdir(join(folder, 'scheduler'), { recursive: true });
   await writeJson(join(folder, 'scheduler', 'scheduler_config.json'), {
-    _class_name: 'RectifiedFlow', time: 't = 0 noise, t = 1 image; timestep = 1000 (1 - t)', solver: 'euler', sampling,
+    _class_name: 'RectifiedFlow',
+    time: 't = 0 noise, t = 1 image; timestep = 1000 (1 - t)',
+    solver: 'euler',
+    sampling,
   });
   const present = await networksIn(folder);
   await writeJson(join(folder, 'model_index.json'), {
@@ -118,4 +141,5 @@ export async function readJson(file: string): Promise<Record<string, any>> {
   }
 }
 
-export const writeJson = (file: string, value: unknown): Promise<void> => writeAtomic(file, `${JSON.stringify(value, undefined, 2)}\n`);
+export const writeJson = (file: string, value: unknown): Promise<void> =>
+  writeAtomic(file, `${JSON.stringify(value, undefined, 2)}\n`);

@@ -15,9 +15,9 @@ import type { TextTable } from './texts.ts';
 
 /** x0 is drawn from its seed again whenever it is wanted; x1 is stored. */
 export interface Pairs {
-  seeds: number[];        // [N], of x0
-  prompts: string[];      // [N]
-  x1: Float32Array;       // [N, h, w, C]
+  seeds: number[]; // [N], of x0
+  prompts: string[]; // [N]
+  x1: Float32Array; // [N, h, w, C]
 }
 
 export interface PairSource {
@@ -40,28 +40,43 @@ export async function makePairs(run: Run, folder: string, source: PairSource, op
   let made = 0;
   for (let from = 0; from < options.count; from += options.batchSize) {
     const file = join(folder, `pairs-${String(from).padStart(7, '0')}.safetensors`);
-    if (await readHeader(file).then(() => true, () => false)) continue;
+    if (
+      await readHeader(file).then(
+        () => true,
+        () => false,
+      )
+    )
+      continue;
     run.checkInterrupt();
     const seconds = (performance.now() - start) / 1000;
     if (options.minutes !== undefined && seconds > 60 * options.minutes && from > 0) break;
     const count = Math.min(options.batchSize, options.count - from);
     const part = prompts.slice(from, from + count);
     const seeds = part.map((_, i) => firstSeed + from + i);
-    const z = noGrad(() => scope(() => {
-      const nullText = options.guidanceScale > 1 ? texts.batch(part.map(() => '')) : undefined;
-      const x0 = tensor(concatenate(seeds.map((seed) => seededNoise(seed, shape))), [count, ...shape]);
-      return euler(guided(network, texts.batch(part), nullText, options.guidanceScale), x0, options.steps);
-    }));
+    const z = noGrad(() =>
+      scope(() => {
+        const nullText = options.guidanceScale > 1 ? texts.batch(part.map(() => '')) : undefined;
+        const x0 = tensor(concatenate(seeds.map((seed) => seededNoise(seed, shape))), [count, ...shape]);
+        return euler(guided(network, texts.batch(part), nullText, options.guidanceScale), x0, options.steps);
+      }),
+    );
     const x1 = (await z.read()) as Float32Array;
     z.dispose();
-    if (x1.some((value) => !Number.isFinite(value))) throw new Error(`pairs: latents ${from} to ${from + count} are not finite`);
-    await writeTensors(file, {
-      x1: { shape: [count, ...shape], data: x1 },
-      x0_seed: { shape: [count], data: Float32Array.from(seeds), dtype: 'I32' },
-    }, { prompts: JSON.stringify(part), steps: String(options.steps), guidance_scale: String(options.guidanceScale) });
+    if (x1.some((value) => !Number.isFinite(value)))
+      throw new Error(`pairs: latents ${from} to ${from + count} are not finite`);
+    await writeTensors(
+      file,
+      {
+        x1: { shape: [count, ...shape], data: x1 },
+        x0_seed: { shape: [count], data: Float32Array.from(seeds), dtype: 'I32' },
+      },
+      { prompts: JSON.stringify(part), steps: String(options.steps), guidance_scale: String(options.guidanceScale) },
+    );
     made += count;
     const rate = made / ((performance.now() - start) / 1000);
-    run.say(`pairs: ${from + count} of ${options.count}, ${rate.toFixed(1)} a second, ${Math.ceil((options.count - from - count) / rate)} s left`);
+    run.say(
+      `pairs: ${from + count} of ${options.count}, ${rate.toFixed(1)} a second, ${Math.ceil((options.count - from - count) / rate)} s left`,
+    );
   }
   return readPairs(folder, latentSize(shape));
 }
@@ -78,12 +93,17 @@ export async function readPairs(folder: string, size: number): Promise<Pairs> {
     parts.push(tensors.x1.data);
   }
   pairs.x1 = concatenate(parts);
-  if (pairs.x1.length !== pairs.seeds.length * size) throw new Error(`${folder}: pairs of another shape\n  train in another --output_dir`);
+  if (pairs.x1.length !== pairs.seeds.length * size)
+    throw new Error(`${folder}: pairs of another shape\n  train in another --output_dir`);
   return pairs;
 }
 
 /** x0 and x1 of some pairs. */
-export function pairBatch(pairs: Pairs, indices: ArrayLike<number>, shape: LatentShape): { x0: Float32Array; x1: Float32Array; prompts: string[] } {
+export function pairBatch(
+  pairs: Pairs,
+  indices: ArrayLike<number>,
+  shape: LatentShape,
+): { x0: Float32Array; x1: Float32Array; prompts: string[] } {
   const size = latentSize(shape);
   const list = Array.from(indices);
   return {

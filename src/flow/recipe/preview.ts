@@ -22,7 +22,11 @@ export interface SheetRequest {
 }
 
 /** Prompts as columns, one row for each way of sampling; every picture of a column starts from the same noise. */
-export async function sampleSheet(run: Run, stage: StageName, { prompts, network, title, columns, encode }: SheetRequest): Promise<void> {
+export async function sampleSheet(
+  run: Run,
+  stage: StageName,
+  { prompts, network, title, columns, encode }: SheetRequest,
+): Promise<void> {
   const artist = run.hooks.artist;
   if (!artist) return;
   const vae = await openModule(run.model, 'vae', (config) => new AutoencoderKL(config));
@@ -33,14 +37,23 @@ export async function sampleSheet(run: Run, stage: StageName, { prompts, network
     const rows: { title: string; images: Float32Array[] }[] = [];
     let size = 0;
     for (const { steps, guidanceScale } of columns) {
-      const z = noGrad(() => scope(() => {
-        const nullText = guidanceScale > 1 ? encode(prompts.map(() => '')) : undefined;
-        const velocity = guided((z, t, text) => network.forward(z, timestepOf(t), text), encode(prompts), nullText, guidanceScale);
-        return euler(velocity, tensor(noise, shape), steps);
-      }));
+      const z = noGrad(() =>
+        scope(() => {
+          const nullText = guidanceScale > 1 ? encode(prompts.map(() => '')) : undefined;
+          const velocity = guided(
+            (z, t, text) => network.forward(z, timestepOf(t), text),
+            encode(prompts),
+            nullText,
+            guidanceScale,
+          );
+          return euler(velocity, tensor(noise, shape), steps);
+        }),
+      );
       const latents = (await z.read()) as Float32Array;
       z.dispose();
-      const decoded = noGrad(() => scope(() => vae.decode(tensor(unscaleLatents(latents, channels, vae.config), shape))));
+      const decoded = noGrad(() =>
+        scope(() => vae.decode(tensor(unscaleLatents(latents, channels, vae.config), shape))),
+      );
       const pixels = (await decoded.read()) as Float32Array;
       decoded.dispose();
       size = decoded.shape[1];
@@ -51,7 +64,10 @@ export async function sampleSheet(run: Run, stage: StageName, { prompts, network
       });
     }
     await artist.sheet(join(run.folder, stage, 'samples.png'), {
-      title: `${run.recipe.name} · ${title}`, size, rows, columns: prompts.map((prompt) => ({ title: prompt })),
+      title: `${run.recipe.name} · ${title}`,
+      size,
+      rows,
+      columns: prompts.map((prompt) => ({ title: prompt })),
     });
   } finally {
     vae.dispose();

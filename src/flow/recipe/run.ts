@@ -14,10 +14,17 @@ import type { Recipe, StageName } from './recipe.ts';
 /** Pictures that a run draws; the command line gives the pencil. */
 export interface Artist {
   /** Rows of images [N, size, size, 3] in −1 … 1. */
-  sheet(file: string, sheet: {
-    title: string; subtitle?: string; columns?: { title: string; note?: string }[];
-    rows: { title?: string; images: Float32Array[] }[]; size: number; footer?: string;
-  }): Promise<void>;
+  sheet(
+    file: string,
+    sheet: {
+      title: string;
+      subtitle?: string;
+      columns?: { title: string; note?: string }[];
+      rows: { title?: string; images: Float32Array[] }[];
+      size: number;
+      footer?: string;
+    },
+  ): Promise<void>;
   curve(file: string, options: { title: string; log: LogLine[] }): Promise<void>;
 }
 
@@ -88,8 +95,12 @@ export class Run {
     const onWarning = (message: string) => this.say(message);
     const all = data.trainDataDir
       ? await loadImageFolder(data.trainDataDir, {
-          resolution: data.resolution, imageColumn: data.imageColumn, captionColumn: data.captionColumn, seed,
-          centerCrop: true, onWarning,
+          resolution: data.resolution,
+          imageColumn: data.imageColumn,
+          captionColumn: data.captionColumn,
+          seed,
+          centerCrop: true,
+          onWarning,
         })
       : await loadOpenMoji({ size: data.resolution, set: data.set, onWarning });
     const limit = data.maxTrainSamples ?? all.ids.length;
@@ -110,12 +121,15 @@ export class Run {
     if (resumed) this.say(`${stage}: going on from step ${resumed.step}`);
     const log = await readLog(logFile, resumed?.step ?? 0);
     const drawCurve = async () => {
-      if (log.length > 1) await this.hooks.artist?.curve(join(folder, 'loss.png'), { title: `${this.recipe.name} · ${stage}`, log });
+      if (log.length > 1)
+        await this.hooks.artist?.curve(join(folder, 'loss.png'), { title: `${this.recipe.name} · ${stage}`, log });
     };
-    const preview = task.preview && (async (step: number) => {
-      await drawCurve();
-      await task.preview!(step);
-    });
+    const preview =
+      task.preview &&
+      (async (step: number) => {
+        await drawCurve();
+        await task.preview!(step);
+      });
     const result = await train({ ...task, preview: preview && this.hooks.artist ? preview : undefined }, options, {
       store: { latest: async () => resumed, save: (checkpoint) => store.save(checkpoint) },
       log: (line) => {
@@ -154,4 +168,8 @@ function append(file: string, line: LogLine): void {
   }
 }
 
-export const exists = (file: string): Promise<boolean> => stat(file).then(() => true, () => false);
+export const exists = (file: string): Promise<boolean> =>
+  stat(file).then(
+    () => true,
+    () => false,
+  );

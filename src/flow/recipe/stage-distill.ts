@@ -20,7 +20,11 @@ import { conditional, encodeCaptions, openNetwork } from './student.ts';
  * @see Liu et al. 2023, InstaFlow, eq. 6. https://arxiv.org/abs/2309.06380
  */
 export async function distillStage(run: Run): Promise<void> {
-  const { seed, data: { specificCaption }, distill: recipe } = run.recipe;
+  const {
+    seed,
+    data: { specificCaption },
+    distill: recipe,
+  } = run.recipe;
   const data = await run.data();
   const { shape } = await cachedLatents(run);
   const texts = await encodeCaptions(run);
@@ -28,10 +32,18 @@ export async function distillStage(run: Run): Promise<void> {
   const folder = join(await run.stageFolder('distill'), 'pairs');
   await mkdir(folder, { recursive: true });
   const drawn = drawPrompts(data, recipe.pairs.count, seed + 5, specificCaption).map(({ text }) => text);
-  const pairs = await makePairs(run, folder, { network: conditional(unet), texts, shape, prompts: drawn, firstSeed: 2_000_000 }, recipe.pairs);
+  const pairs = await makePairs(
+    run,
+    folder,
+    { network: conditional(unet), texts, shape, prompts: drawn, firstSeed: 2_000_000 },
+    recipe.pairs,
+  );
 
   const { batchSize } = recipe.train;
-  const sampler = new BatchSampler(pairs.prompts.map((prompt) => [prompt]), { batchSize, seed: seed + 6, nullText: 0, specific: 1 });
+  const sampler = new BatchSampler(
+    pairs.prompts.map((prompt) => [prompt]),
+    { batchSize, seed: seed + 6, nullText: 0, specific: 1 },
+  );
   const loss = (step: number): Tensor => {
     const { x0, x1, prompts } = pairBatch(pairs, batchAt(sampler, step).indices, shape);
     const jump = x1.map((value, i) => value - x0[i]);
@@ -41,7 +53,10 @@ export async function distillStage(run: Run): Promise<void> {
   const prompts = previewPrompts(data);
   const preview = (step: number) =>
     sampleSheet(run, 'distill', {
-      prompts, network: unet, title: `distilled, step ${step}`, encode: (list) => texts.batch(list),
+      prompts,
+      network: unet,
+      title: `distilled, step ${step}`,
+      encode: (list) => texts.batch(list),
       columns: [{ steps: 1, guidanceScale: 1 }],
     });
   const result = await run.train('distill', { name: 'distill', modules: { unet }, loss, preview }, recipe.train);

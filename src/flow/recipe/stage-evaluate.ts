@@ -49,7 +49,11 @@ const BATCH = 64;
 
 /** The same prompts and noise through every network; numbers as JSON, pictures as a sheet. */
 export async function evaluateStage(run: Run): Promise<Metrics> {
-  const { seed, data: { specificCaption }, evaluate: { count, steps, guidanceScale } } = run.recipe;
+  const {
+    seed,
+    data: { specificCaption },
+    evaluate: { count, steps, guidanceScale },
+  } = run.recipe;
   const data = await run.data();
   const { size } = data;
   const { latents: realLatents, shape } = await cachedLatents(run);
@@ -90,16 +94,22 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
     for (let from = 0; from < count; from += BATCH) {
       const part = prompts.slice(from, from + BATCH);
       const velocities: Promise<ArrayLike<number>>[] = [];
-      const z = noGrad(() => scope(() => {
-        const nullText = alpha > 1 ? texts.batch(part.map(() => '')) : undefined;
-        const velocity = guided(conditional(unet), texts.batch(part), nullText, alpha);
-        const x0 = tensor(noise.subarray(from * latent, (from + part.length) * latent), [part.length, ...shape]);
-        return euler((at, t) => {
-          const v = velocity(at, t);
-          if (n > 2) velocities.push(v.read());
-          return v;
-        }, x0, n);
-      }));
+      const z = noGrad(() =>
+        scope(() => {
+          const nullText = alpha > 1 ? texts.batch(part.map(() => '')) : undefined;
+          const velocity = guided(conditional(unet), texts.batch(part), nullText, alpha);
+          const x0 = tensor(noise.subarray(from * latent, (from + part.length) * latent), [part.length, ...shape]);
+          return euler(
+            (at, t) => {
+              const v = velocity(at, t);
+              if (n > 2) velocities.push(v.read());
+              return v;
+            },
+            x0,
+            n,
+          );
+        }),
+      );
       parts.push((await z.read()) as Float32Array);
       z.dispose();
       if (n > 2) straight.add(await Promise.all(velocities), part.length);
@@ -110,12 +120,19 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
     const images = await decode(latents);
     const features = imageFeatures(images, size, size);
     rows.push({
-      network, steps: n, guidanceScale: alpha, frechetDistance: distance(features), captionAccuracy: accuracy(features),
-      secondsPerImage: seconds / count, ...(n > 2 ? { straightness: straight.result() } : {}),
+      network,
+      steps: n,
+      guidanceScale: alpha,
+      frechetDistance: distance(features),
+      captionAccuracy: accuracy(features),
+      secondsPerImage: seconds / count,
+      ...(n > 2 ? { straightness: straight.result() } : {}),
     });
     ends.set(`${network}@${n}`, { latents, images });
     const { frechetDistance: fd, captionAccuracy: right } = rows.at(-1)!;
-    run.say(`evaluate: ${network} in ${n} steps: Fréchet distance ${fd.toFixed(4)}, caption accuracy ${(100 * right).toFixed(1)} %`);
+    run.say(
+      `evaluate: ${network} in ${n} steps: Fréchet distance ${fd.toFixed(4)}, caption accuracy ${(100 * right).toFixed(1)} %`,
+    );
   };
   await measure('unet_teacher', steps, guidanceScale);
   await measure('unet_teacher', 1, guidanceScale);
@@ -127,7 +144,8 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
   const find = (network: NetworkName, n: number) => rows.find((row) => row.network === network && row.steps === n)!;
   const latentsOf = (key: string) => ends.get(key)!.latents;
   const metrics: Metrics = {
-    count, rows,
+    count,
+    rows,
     straightnessGain: find('unet_teacher', steps).straightness!.ratio / find('unet_reflow', steps).straightness!.ratio,
     fewStepError: {
       teacher1: fewStepError(latentsOf('unet_teacher@1'), latentsOf(`unet_teacher@${steps}`)),
@@ -150,14 +168,22 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
   });
   await writeJson(join(run.model, 'metrics.json'), metrics);
   await run.finish('evaluate', { straightnessGain: metrics.straightnessGain, frechetRatio: metrics.frechetRatio });
-  run.say(`evaluate: reflow makes the flow ${metrics.straightnessGain.toFixed(1)} times straighter; ` +
-    `one distilled step has ${metrics.frechetRatio.toFixed(2)} times the teacher's Fréchet distance`);
+  run.say(
+    `evaluate: reflow makes the flow ${metrics.straightnessGain.toFixed(1)} times straighter; ` +
+      `one distilled step has ${metrics.frechetRatio.toFixed(2)} times the teacher's Fréchet distance`,
+  );
   return metrics;
 }
 
 async function drawResult(
-  run: Run, prompts: string[], ends: Map<string, { images: Float32Array }>, steps: number, guidanceScale: number, size: number,
-  footer: string, metrics: Metrics,
+  run: Run,
+  prompts: string[],
+  ends: Map<string, { images: Float32Array }>,
+  steps: number,
+  guidanceScale: number,
+  size: number,
+  footer: string,
+  metrics: Metrics,
 ): Promise<void> {
   const each = size * size * 3;
   const shown = prompts.map((_, i) => i).slice(0, 12);
@@ -171,9 +197,12 @@ async function drawResult(
   await run.hooks.artist?.sheet(join(run.folder, 'evaluate', 'sheet.png'), {
     title: `${run.recipe.name} · the same noise in every column`,
     subtitle: `straightness gain ${metrics.straightnessGain.toFixed(1)}, Fréchet ratio ${metrics.frechetRatio.toFixed(2)}`,
-    size, footer, columns: shown.map((i) => ({ title: prompts[i] })),
+    size,
+    footer,
+    columns: shown.map((i) => ({ title: prompts[i] })),
     rows: ways.map(([key, title]) => ({
-      title, images: shown.map((i) => ends.get(key)!.images.slice(i * each, (i + 1) * each)),
+      title,
+      images: shown.map((i) => ends.get(key)!.images.slice(i * each, (i + 1) * each)),
     })),
   });
 }

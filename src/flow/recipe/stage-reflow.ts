@@ -28,7 +28,10 @@ export async function reflowStage(run: Run): Promise<void> {
   const pairs = await readPairs(join(run.folder, 'pairs'), latentSize(shape));
   const unet = await openNetwork(run, 'unet_teacher');
   const { batchSize } = recipe.train;
-  const sampler = new BatchSampler(pairs.prompts.map((prompt) => [prompt]), { batchSize, seed: seed + 4, nullText: recipe.nullText, specific: 1 });
+  const sampler = new BatchSampler(
+    pairs.prompts.map((prompt) => [prompt]),
+    { batchSize, seed: seed + 4, nullText: recipe.nullText, specific: 1 },
+  );
   const loss = (step: number): Tensor => {
     const { indices, captions } = batchAt(sampler, step);
     const { x0, x1 } = pairBatch(pairs, indices, shape);
@@ -39,8 +42,15 @@ export async function reflowStage(run: Run): Promise<void> {
   const prompts = previewPrompts(data);
   const preview = (step: number) =>
     sampleSheet(run, 'reflow', {
-      prompts, network: unet, title: `after reflow, step ${step}`, encode: (list) => texts.batch(list),
-      columns: [{ steps: 1, guidanceScale: 1 }, { steps: 2, guidanceScale: 1 }, { steps: 25, guidanceScale: 1 }],
+      prompts,
+      network: unet,
+      title: `after reflow, step ${step}`,
+      encode: (list) => texts.batch(list),
+      columns: [
+        { steps: 1, guidanceScale: 1 },
+        { steps: 2, guidanceScale: 1 },
+        { steps: 25, guidanceScale: 1 },
+      ],
     });
   const result = await run.train('reflow', { name: 'reflow', modules: { unet }, loss, preview }, recipe.train);
   await saveModule(run.model, 'unet_reflow', unet, 'UNet2DConditionModel');

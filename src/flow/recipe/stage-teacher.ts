@@ -18,17 +18,34 @@ import { cachedLatents } from './stage-vae.ts';
  *     min E |v(xt, t, text) − (x1 − x0)|²      t uniform, x0 noise drawn on its own, text dropped now and then
  */
 export async function teacherStage(run: Run): Promise<void> {
-  const { seed, data: { specificCaption }, unet: config, textEncoder: textConfig, teacher: recipe } = run.recipe;
+  const {
+    seed,
+    data: { specificCaption },
+    unet: config,
+    textEncoder: textConfig,
+    teacher: recipe,
+  } = run.recipe;
   const data = await run.data();
   const { latents, shape, size } = await cachedLatents(run);
   const tokenizer = await openTokenizer(join(run.model, 'tokenizer'));
   const textEncoder = new CLIPTextModel({ ...textConfig, vocab_size: tokenizer.vocabSize }).initialize(seed + 1);
-  Object.assign(textEncoder.config, { bos_token_id: tokenizer.startId, eos_token_id: tokenizer.endId, pad_token_id: tokenizer.padId });
+  Object.assign(textEncoder.config, {
+    bos_token_id: tokenizer.startId,
+    eos_token_id: tokenizer.endId,
+    pad_token_id: tokenizer.padId,
+  });
   const unet = new UNet2DConditionModel(config).initialize(seed + 2);
-  run.say(`teacher: U-Net with ${millions(unet.parameterCount)} parameters, text encoder with ${millions(textEncoder.parameterCount)}`);
+  run.say(
+    `teacher: U-Net with ${millions(unet.parameterCount)} parameters, text encoder with ${millions(textEncoder.parameterCount)}`,
+  );
 
   const { batchSize } = recipe.train;
-  const sampler = new BatchSampler(data.captions, { batchSize, seed, nullText: recipe.nullText, specific: specificCaption });
+  const sampler = new BatchSampler(data.captions, {
+    batchSize,
+    seed,
+    nullText: recipe.nullText,
+    specific: specificCaption,
+  });
   const loss = (step: number): Tensor => {
     const { indices, captions } = batchAt(sampler, step);
     const x1 = new Float32Array(batchSize * size);
@@ -43,11 +60,25 @@ export async function teacherStage(run: Run): Promise<void> {
   const prompts = previewPrompts(data);
   const preview = (step: number) =>
     sampleSheet(run, 'teacher', {
-      prompts, network: unet, title: `teacher, step ${step}`, columns: [{ steps: 10, guidanceScale: 1.5 }],
-      encode: (texts) => noGrad(() => scope(() =>
-        textEncoder.forward(tensor(tokenizer.encodeBatch(texts).ids, [texts.length, tokenizer.maxLength], { dtype: 'i32' })).lastHiddenState)),
+      prompts,
+      network: unet,
+      title: `teacher, step ${step}`,
+      columns: [{ steps: 10, guidanceScale: 1.5 }],
+      encode: (texts) =>
+        noGrad(() =>
+          scope(
+            () =>
+              textEncoder.forward(
+                tensor(tokenizer.encodeBatch(texts).ids, [texts.length, tokenizer.maxLength], { dtype: 'i32' }),
+              ).lastHiddenState,
+          ),
+        ),
     });
-  const result = await run.train('teacher', { name: 'teacher', modules: { text_encoder: textEncoder, unet }, loss, preview }, recipe.train);
+  const result = await run.train(
+    'teacher',
+    { name: 'teacher', modules: { text_encoder: textEncoder, unet }, loss, preview },
+    recipe.train,
+  );
   await saveModule(run.model, 'text_encoder', textEncoder, 'CLIPTextModel');
   await saveModule(run.model, 'unet_teacher', unet, 'UNet2DConditionModel');
   await preview(result.step);

@@ -15,8 +15,13 @@ export async function tokenizerStage(run: Run): Promise<void> {
   await writeAtomic(join(folder, 'vocab.json'), vocabJson);
   await writeAtomic(join(folder, 'merges.txt'), merges);
   await writeJson(join(folder, 'tokenizer_config.json'), {
-    tokenizer_class: 'CLIPTokenizer', model_max_length: maxLength, do_lower_case: true,
-    bos_token: '<|startoftext|>', eos_token: '<|endoftext|>', unk_token: '<|endoftext|>', pad_token: '<|endoftext|>',
+    tokenizer_class: 'CLIPTokenizer',
+    model_max_length: maxLength,
+    do_lower_case: true,
+    bos_token: '<|startoftext|>',
+    eos_token: '<|endoftext|>',
+    unk_token: '<|endoftext|>',
+    pad_token: '<|endoftext|>',
   });
   const size = Object.keys(vocab).length;
   await run.finish('tokenizer', { vocabSize: size, captions: captions.flat().length });

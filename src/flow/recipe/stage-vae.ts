@@ -32,14 +32,21 @@ export async function vaeStage(run: Run): Promise<void> {
     const error = add(mul(l1(rebuilt, images), weights.l1), mul(mse(rebuilt, images), weights.l2));
     return add(error, mul(meanKl(posterior.mean, posterior.logvar), weights.kl));
   };
-  const shown = data.ids.length < 12 ? data.ids.map((_, i) => i) : Array.from({ length: 12 }, (_, i) => Math.floor((i * data.ids.length) / 12));
+  const shown =
+    data.ids.length < 12
+      ? data.ids.map((_, i) => i)
+      : Array.from({ length: 12 }, (_, i) => Math.floor((i * data.ids.length) / 12));
   const pixels = size * size * 3;
   const originals = shown.map((i) => data.images.subarray(i * pixels, (i + 1) * pixels));
   const preview = async (step: number) => {
     const rebuilt = await rebuild(vae, originals, size);
     await run.hooks.artist?.sheet(join(run.folder, 'vae', 'samples.png'), {
-      title: `${run.recipe.name} · autoencoder, step ${step}`, size,
-      rows: [{ title: 'image', images: originals }, { title: 'rebuilt', images: rebuilt }],
+      title: `${run.recipe.name} · autoencoder, step ${step}`,
+      size,
+      rows: [
+        { title: 'image', images: originals },
+        { title: 'rebuilt', images: rebuilt },
+      ],
     });
   };
   const result = await run.train('vae', { name: 'vae', modules: { vae }, loss, preview }, recipe.train);
@@ -58,13 +65,20 @@ export async function vaeStage(run: Run): Promise<void> {
   if (run.hooks.artist) {
     const rebuilt = await rebuild(stored, originals, size);
     await run.hooks.artist.sheet(join(run.folder, 'vae', 'samples.png'), {
-      title: `${run.recipe.name} · autoencoder`, subtitle: `root mean square error ${error.toFixed(4)}`, size,
-      rows: [{ title: 'image', images: originals }, { title: 'rebuilt', images: rebuilt }],
+      title: `${run.recipe.name} · autoencoder`,
+      subtitle: `root mean square error ${error.toFixed(4)}`,
+      size,
+      rows: [
+        { title: 'image', images: originals },
+        { title: 'rebuilt', images: rebuilt },
+      ],
     });
   }
   stored.dispose();
   await run.finish('vae', { ...result, rmse: final.error, psnr: 20 * Math.log10(2 / final.error) });
-  run.say(`vae: rebuilds with root mean square error ${final.error.toFixed(4)} (PSNR ${(20 * Math.log10(2 / final.error)).toFixed(1)} dB)`);
+  run.say(
+    `vae: rebuilds with root mean square error ${final.error.toFixed(4)} (PSNR ${(20 * Math.log10(2 / final.error)).toFixed(1)} dB)`,
+  );
 }
 
 /** Latents of all training images at the flow's scale: [N, h, w, C]. */
@@ -89,10 +103,12 @@ async function encodeAll(vae: AutoencoderKL, images: Float32Array, size: number,
   for (let from = 0; from < count; from += batchSize) {
     const n = Math.min(batchSize, count - from);
     const batch = images.subarray(from * pixels, (from + n) * pixels);
-    const [mu, rebuilt] = noGrad(() => scope(() => {
-      const mu = vae.encode(tensor(batch, [n, size, size, 3])).mean;
-      return [mu, vae.decode(mu)];
-    }));
+    const [mu, rebuilt] = noGrad(() =>
+      scope(() => {
+        const mu = vae.encode(tensor(batch, [n, size, size, 3])).mean;
+        return [mu, vae.decode(mu)];
+      }),
+    );
     parts.push((await mu.read()) as Float32Array);
     const out = await rebuilt.read();
     for (let i = 0; i < out.length; i++) squares += (out[i] - batch[i]) ** 2;

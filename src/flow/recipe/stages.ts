@@ -34,7 +34,10 @@ export async function runRecipe(folder: string, recipe: Recipe, hooks: RunHooks 
   await writeJson(join(folder, 'recipe.json'), recipe);
   if (only) {
     for (const before of stageNames.slice(0, stageNames.indexOf(only))) {
-      if (!(await run.finished(before))) throw new Error(`${only}: the stage ${before} is not finished\n  train it first: --stage ${before}, or leave out --stage`);
+      if (!(await run.finished(before)))
+        throw new Error(
+          `${only}: the stage ${before} is not finished\n  train it first: --stage ${before}, or leave out --stage`,
+        );
     }
   }
   for (const name of only ? [only] : stageNames) {
@@ -69,4 +72,5 @@ export async function savedRecipe(folder: string): Promise<Recipe | undefined> {
 
 export { Interrupted, Run };
 
-const minutes = (seconds: number): string => (seconds < 90 ? `${seconds.toFixed(1)} s` : `${(seconds / 60).toFixed(1)} min`);
+const minutes = (seconds: number): string =>
+  seconds < 90 ? `${seconds.toFixed(1)} s` : `${(seconds / 60).toFixed(1)} min`;

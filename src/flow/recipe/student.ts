@@ -22,5 +22,7 @@ export async function encodeCaptions(run: Run): Promise<TextTable> {
 export const openNetwork = (run: Run, name: NetworkName): Promise<UNet2DConditionModel> =>
   openModule(run.model, name, (config) => new UNet2DConditionModel(config));
 
-export const conditional = (network: UNet2DConditionModel): ConditionalVelocity =>
-  (z, t, text) => noGrad(() => scope(() => network.forward(z, timestepOf(t), text)));
+export const conditional =
+  (network: UNet2DConditionModel): ConditionalVelocity =>
+  (z, t, text) =>
+    noGrad(() => scope(() => network.forward(z, timestepOf(t), text)));

@@ -7,16 +7,26 @@ import type { Tensor } from '../../tensor/index.ts';
 export class TextTable {
   readonly #rows = new Map<string, Float32Array>();
 
-  private constructor(readonly tokens: number, readonly width: number) {}
+  private constructor(
+    readonly tokens: number,
+    readonly width: number,
+  ) {}
 
-  static async encode(texts: Iterable<string>, tokenizer: ClipTokenizer, encoder: CLIPTextModel, batchSize = 64): Promise<TextTable> {
+  static async encode(
+    texts: Iterable<string>,
+    tokenizer: ClipTokenizer,
+    encoder: CLIPTextModel,
+    batchSize = 64,
+  ): Promise<TextTable> {
     const unique = [...new Set(texts)];
     const table = new TextTable(tokenizer.maxLength, encoder.config.hidden_size);
     const size = table.tokens * table.width;
     for (let from = 0; from < unique.length; from += batchSize) {
       const part = unique.slice(from, from + batchSize);
       const { ids } = tokenizer.encodeBatch(part);
-      const output = noGrad(() => scope(() => encoder.forward(tensor(ids, [part.length, table.tokens], { dtype: 'i32' })).lastHiddenState));
+      const output = noGrad(() =>
+        scope(() => encoder.forward(tensor(ids, [part.length, table.tokens], { dtype: 'i32' })).lastHiddenState),
+      );
       const rows = (await output.read()) as Float32Array;
       output.dispose();
       part.forEach((text, i) => table.#rows.set(text, rows.slice(i * size, (i + 1) * size)));

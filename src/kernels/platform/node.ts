@@ -40,7 +40,10 @@ export async function openGpu(options: { adapter?: string; enable?: string[]; di
 export function packagedAdapterFolders(): string[] {
   const here = dirname(fileURLToPath(import.meta.url));
   const roots = [here, join(here, '..'), join(here, '../..'), join(here, '../../..'), process.cwd()];
-  return [...roots.map((root) => join(root, '.cache/adapter/swiftshader')), join(homedir(), '.cache/rectiflow/adapter/swiftshader')];
+  return [
+    ...roots.map((root) => join(root, '.cache/adapter/swiftshader')),
+    join(homedir(), '.cache/rectiflow/adapter/swiftshader'),
+  ];
 }
 
 /** Opens SwiftShader and its Vulkan loader inside this process. */
