@@ -7,7 +7,13 @@ import { measure, row } from './measure.ts';
 import type { Result } from './measure.ts';
 import { attentionLines, convLines, matmulLines, normLines, trainingLines } from './suite.ts';
 
-const parts = { matmul: matmulLines, conv: convLines, attention: attentionLines, norms: normLines, training: trainingLines };
+const parts = {
+  matmul: matmulLines,
+  conv: convLines,
+  attention: attentionLines,
+  norms: normLines,
+  training: trainingLines,
+};
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !(name in parts));
 if (unknown.length) {
@@ -25,7 +31,11 @@ for (const [name, lines] of Object.entries(parts)) {
 }
 
 const commit = git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', 'src') ? ' with changes' : '');
-const name = adapter.toLowerCase().replace(/[^a-z0-9]+/g, '-').slice(0, 40).replace(/^-|-$/g, '');
+const name = adapter
+  .toLowerCase()
+  .replace(/[^a-z0-9]+/g, '-')
+  .slice(0, 40)
+  .replace(/^-|-$/g, '');
 mkdirSync('bench/results', { recursive: true });
 const about = { adapter, processors: `${cpus().length} × ${cpus()[0]?.model}`, node: process.versions.node, commit };
 if (!wanted.length) {

@@ -120,11 +120,17 @@ export function trainingLines(): Line[] {
   const parameters = unet.namedParameters();
   const optimizer = new AdamW(parameters, { maxGradNorm: 1, ema: new EMA(parameters) });
   const [batch, side, channels] = [16, 8, 8];
-  const [x, target, text] = [random(batch, side, side, channels), random(batch, side, side, channels), random(batch, 16, 64)];
+  const [x, target, text] = [
+    random(batch, side, side, channels),
+    random(batch, side, side, channels),
+    random(batch, 16, 64),
+  ];
   const timesteps = Array.from({ length: batch }, (_, i) => (1000 * (i + 0.5)) / batch);
   const run = () => {
     flowLoss(unet.forward(x, timesteps, text), target).backward();
     optimizer.step();
   };
-  return [{ name: `training step, U-Net of ${(unet.parameterCount / 1e6).toFixed(2)} M parameters, batch ${batch}`, run }];
+  return [
+    { name: `training step, U-Net of ${(unet.parameterCount / 1e6).toFixed(2)} M parameters, batch ${batch}`, run },
+  ];
 }

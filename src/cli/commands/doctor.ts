@@ -1,7 +1,6 @@
 import { totalmem, freemem, cpus } from 'node:os';
 import { Gpu } from '../../kernels/index.ts';
 import { mib } from '../../kernels/pool.ts';
-import { packagedAdapterFolders } from '#platform';
 import { command, flag, text } from '../command.ts';
 import { selfTest } from '../self-test.ts';
 import { selfTestCases } from '../self-test-cases.ts';
@@ -94,7 +93,7 @@ function advice(): string {
       return [
         'a GPU: install its Vulkan driver and the loader (Debian and Ubuntu: libvulkan1)',
         'no GPU: Mesa 24.2 or newer (Debian and Ubuntu: mesa-vulkan-drivers; on Debian 12 from bookworm-backports)',
-        `or "node cli doctor --fix", which can also use a software adapter from npm (looked for in ${packagedAdapterFolders()[0]})`,
+        'or "node cli doctor --fix", which can also use a software adapter from npm',
       ].join('\n');
     case 'win32':
       return 'update the graphics driver; without a GPU use the adapter that Windows has: set RECTIFLOW_ADAPTER=Microsoft';
