@@ -3,17 +3,18 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { dirname, extname, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-// @ts-expect-error the scripts of the checkout are plain JavaScript
-import { bundle, root } from '../scripts/bundle.mjs';
 import { findBrowser } from '../scripts/setup/browser.mjs';
 import type { Results } from './browser/suite.ts';
 import { skip } from './skip.ts';
 
 const executable: string | undefined = findBrowser();
+// Not bundled into this test: the script finds the checkout by its own place.
+const { bundle, root } = await import(pathToFileURL(resolve('scripts/bundle.mjs')).href);
 const test = suite('browser');
 const name = 'the same bundle does ops, gradients and a training step in Chromium as in Node';
 
