@@ -92,7 +92,7 @@ for (const [argv, message] of [
   [['x', '--steps'], '--steps needs a value\n  Euler steps (default: 1)'],
   [['x', '--steps', '--grid'], '--steps needs a value\n  Euler steps (default: 1)'],
   [[], '<prompt> is missing'],
-  [[''], 'prompt must not be empty, not empty'],
+  [[''], 'prompt must not be empty'],
 ] as const) {
   options(`${JSON.stringify(argv)} is refused: ${message.split('\n')[0]}`, () => {
     assert.throws(

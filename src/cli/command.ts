@@ -241,7 +241,7 @@ function read(name: string, option: Option<any>, given: unknown[] | undefined): 
   if (result.success) return result.data;
   const shown = option.positional ? name : `--${name}`;
   const word = given.length > 1 ? given.join(' ') : String(given[0]);
-  throw new UsageError(`${shown} ${result.error.issues[0].message}, not ${word === '' ? 'empty' : `"${word}"`}`);
+  throw new UsageError(`${shown} ${result.error.issues[0].message}${word === '' ? '' : `, not "${word}"`}`);
 }
 
 const dashed = (name: string) => `--${name}`;

@@ -57,7 +57,7 @@ export default command(
       }
       const columns = results.map((result, i) => ({
         title: `${ways[i].title}, ${result.steps} step${result.steps > 1 ? 's' : ''}`,
-        note: describe(result),
+        note: perImage(result),
       }));
       const pictures = results.map((result) => imagesFromFloats(result.images, result.width));
       const { attribution = '' } = await readJson(join(model, 'recipe.json')).catch(
@@ -82,5 +82,8 @@ export default command(
   },
 );
 
-const describe = ({ timings, count, steps, guidanceScale }: SampleResult): string =>
-  `${((1000 * timings.network) / count).toFixed(0)} ms an image (${steps} step${steps > 1 ? 's' : ''}${guidanceScale > 1 ? `, guidance ${guidanceScale}` : ''})`;
+const perImage = ({ timings, count }: SampleResult): string =>
+  `${((1000 * timings.network) / count).toFixed(0)} ms an image`;
+
+const describe = (result: SampleResult): string =>
+  `${perImage(result)} (${result.steps} step${result.steps > 1 ? 's' : ''}${result.guidanceScale > 1 ? `, guidance ${result.guidanceScale}` : ''})`;

@@ -61,7 +61,7 @@ const training: Omit<TrainOptions, 'steps'> = {
 };
 
 /**
- * The model that ships: 256 OpenMoji at 32 × 32 pixels, by way of 8 × 8 × 8 latents. Sized to about 75 minutes on two
+ * The model that ships: 256 OpenMoji at 32 × 32 pixels, by way of 8 × 8 × 8 latents. Sized to about an hour and a half on two
  * cores with a software adapter; a GPU is done long before the minutes are up.
  */
 const emoji: Recipe = {
