@@ -10,6 +10,7 @@ import { pathPoints, timeOf, timestepOf } from '../src/flow/rectified-flow.ts';
 import type { Velocity } from '../src/flow/rectified-flow.ts';
 import { euler, heun, reversed, rk45, solve } from '../src/flow/solvers.ts';
 import { TorchGenerator } from '../src/tensor/random.ts';
+import { collectGarbage } from './garbage.ts';
 
 const test = suite('flow: solvers');
 const gpu = await init();
@@ -160,6 +161,7 @@ test('scaled latents have mean 0 and deviation 1, and scale back', () => {
 
 test('sampling leaves no memory behind', async () => {
   const z = tensor(noise, [64]);
+  await collectGarbage();
   const before = gpu.memory().arrays;
   const end = noGrad(() => scope(() => euler(gaussianVelocity(0, 0.5), z, 10)));
   end.dispose();

@@ -23,6 +23,7 @@ import { Interrupted, runRecipe } from '../src/flow/recipe/stages.ts';
 import { learningRate, train } from '../src/flow/trainer.ts';
 import type { TrainOptions, TrainTask } from '../src/flow/trainer.ts';
 import { skip } from './skip.ts';
+import { collectGarbage } from './garbage.ts';
 
 const test = suite('flow: training');
 const gpu = await init();
@@ -57,6 +58,7 @@ function line(poison: (step: number) => number = () => 1): TrainTask & { layer: 
 }
 
 test('memory stays flat over training steps', async () => {
+  await collectGarbage();
   const used: number[] = [];
   const task = line();
   await train(task, quick, { log: () => used.push(gpu.memory().live) });
@@ -121,6 +123,7 @@ test('the tiny recipe runs through all stages and leaves a model that samples', 
   for (const part of ['unet', 'unet_teacher', 'unet_reflow', 'vae', 'text_encoder', 'tokenizer', 'scheduler']) {
     assert.ok(existsSync(join(model, part)), part);
   }
+  await collectGarbage();
   const before = gpu.memory().arrays;
   const pipeline = await openModelFolder(model, { networks: ['unet', 'unet_teacher'] });
   const options = { prompts: ['red heart', 'a very very very long prompt that does not fit'], seeds: [7, 8] };

@@ -3,6 +3,7 @@ import * as assert from 'uvu/assert';
 import { Gpu } from '../src/kernels/index.ts';
 import { inspect, specialise } from '../src/kernels/shader.ts';
 import { sizeClass } from '../src/kernels/pool.ts';
+import { collectGarbage } from './garbage.ts';
 
 const code = `// y = k x
 const THREADS = 64u;
@@ -43,6 +44,7 @@ test('commands run in the order they were given, writes among them', async () =>
 });
 
 test('a freed buffer serves the next array of its size class', async () => {
+  await collectGarbage();
   const before = gpu.memory();
   const a = gpu.empty([1000]);
   const { id } = a.storage;
@@ -54,6 +56,7 @@ test('a freed buffer serves the next array of its size class', async () => {
 });
 
 test('a view shares memory until both are freed', async () => {
+  await collectGarbage();
   const live = gpu.memory().live;
   const a = gpu.array([2, 3], [1, 2, 3, 4, 5, 6]);
   const b = a.view([3, -1]);
@@ -81,13 +84,10 @@ test('two thousand rounds leave memory flat', async () => {
 });
 
 test('an array nobody freed is found by the collector and counted', async () => {
-  if (!globalThis.gc) (await import('node:v8')).setFlagsFromString('--expose-gc');
-  const gc = globalThis.gc ?? (await import('node:vm')).runInNewContext('gc');
   const { leaked } = gpu.memory();
   for (let i = 0; i < 10; i++) gpu.empty([7]);
   for (let i = 0; i < 20 && gpu.memory().leaked === leaked; i++) {
-    gc();
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await collectGarbage();
   }
   assert.ok(gpu.memory().leaked > leaked);
 });

@@ -19,6 +19,7 @@ import {
   type UNetConfig,
 } from '../src/nn/index.ts';
 import { assertClose, testGpu } from './check-op.ts';
+import { collectGarbage } from './garbage.ts';
 
 const test = suite('nn-module');
 test.before(async () => void useGpu(await testGpu()));
@@ -136,7 +137,8 @@ test('tables that follow from the configuration may be in a file, and 1×1 convo
   });
 });
 
-test('a module that is disposed of gives all its memory back', () => {
+test('a module that is disposed of gives all its memory back', async () => {
+  await collectGarbage();
   const before = currentGpu().memory().live;
   const model = new UNet2DConditionModel(config).initialize(3);
   assert.ok(currentGpu().memory().live > before);
@@ -144,7 +146,8 @@ test('a module that is disposed of gives all its memory back', () => {
   assert.is(currentGpu().memory().live, before);
 });
 
-test('a full-size network can be looked at without its memory', () => {
+test('a full-size network can be looked at without its memory', async () => {
+  await collectGarbage();
   const before = currentGpu().memory().live;
   const unet = outlineOf(() => new UNet2DConditionModel());
   assert.is(unet.parameterCount, 859520964);
