@@ -12,7 +12,7 @@ import type { Memory } from './pool.ts';
 type Command =
   | { kind: 'run'; pipeline: Pipeline; group: GPUBindGroup; grid: readonly number[] }
   | { kind: 'write'; buffer: GPUBuffer; data: TypedArray }
-  | { kind: 'copy'; from: GPUBuffer; to: GPUBuffer; bytes: number; at: number; into: number }
+  | { kind: 'copy'; from: GPUBuffer; to: GPUBuffer; bytes: number }
   | { kind: 'clear'; buffer: GPUBuffer; bytes: number };
 
 const BATCH = 128;
@@ -123,8 +123,6 @@ export class Gpu {
       from: from.storage.buffer,
       to: to.storage.buffer,
       bytes: from.size * 4,
-      at: 0,
-      into: 0,
     });
   }
 
@@ -195,7 +193,7 @@ export class Gpu {
     const size = 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
     const staging = this.#staging.get(size)?.pop() ?? this.device.createBuffer({ size, usage: READ_BACK });
     this.#touch(array.storage);
-    this.#push({ kind: 'copy', from: array.storage.buffer, to: staging, bytes, at: 0, into: 0 });
+    this.#push({ kind: 'copy', from: array.storage.buffer, to: staging, bytes });
     this.flush();
     while (this.#backlog) await wait(this.#backlog);
     if (this.#failure) throw this.#failure;
@@ -290,7 +288,7 @@ export class Gpu {
         continue;
       }
       encoder ??= this.device.createCommandEncoder();
-      if (c.kind === 'copy') encoder.copyBufferToBuffer(c.from, c.at, c.to, c.into, c.bytes);
+      if (c.kind === 'copy') encoder.copyBufferToBuffer(c.from, 0, c.to, 0, c.bytes);
       else encoder.clearBuffer(c.buffer, 0, c.bytes);
     }
     endPass();
