@@ -8,7 +8,7 @@ import { latentStatistics, scaleLatents, seededNoise, unscaleLatents } from '../
 import { gaussianVelocity, pointsVelocity } from '../src/flow/oracle.ts';
 import { pathPoints, timeOf, timestepOf } from '../src/flow/rectified-flow.ts';
 import type { Velocity } from '../src/flow/rectified-flow.ts';
-import { euler, heun, reversed, rk45, solve } from '../src/flow/solvers.ts';
+import { adamsBashforth, euler, heun, reversed, rk45, solve } from '../src/flow/solvers.ts';
 import { TorchGenerator } from '../src/tensor/random.ts';
 import { collectGarbage } from './garbage.ts';
 
@@ -58,9 +58,10 @@ test('solvers asked for the right times and counted what they asked', async () =
   assert.equal(times, [0, 0.25, 0.5, 0.75]);
   assert.is(evaluations, 4);
   assert.is((await solve('heun', (x) => mul(x, 0), tensor(noise, [64]), { steps: 4 })).evaluations, 8);
+  assert.is((await solve('adams-bashforth', (x) => mul(x, 0), tensor(noise, [64]), { steps: 4 })).evaluations, 4);
 });
 
-test('on a Gaussian flow the error of Euler falls like 1/N, of Heun like 1/N², and RK45 keeps its tolerance', async () => {
+test('on a Gaussian flow the error of Euler falls like 1/N, of Heun and Adams–Bashforth like 1/N², and RK45 keeps its tolerance', async () => {
   const velocity = gaussianVelocity(1.5, 0.3);
   const exact = (i: number) => 1.5 + 0.3 * noise[i];
   const error = async (end: Tensor) => rms(await end.read(), exact);
@@ -71,6 +72,10 @@ test('on a Gaussian flow the error of Euler falls like 1/N, of Heun like 1/N², 
     heun40 = await error(heun(velocity, z, 40));
   assert.ok(euler20 / euler40 > 1.6 && euler20 / euler40 < 2.6, `Euler ${euler20} ${euler40}`);
   assert.ok(heun20 / heun40 > 3 && heun20 / heun40 < 5.5, `Heun ${heun20} ${heun40}`);
+  const multi40 = await error(adamsBashforth(velocity, z, 40)),
+    multi80 = await error(adamsBashforth(velocity, z, 80));
+  assert.ok(multi40 / multi80 > 3 && multi40 / multi80 < 5.5, `Adams–Bashforth ${multi40} ${multi80}`);
+  assert.ok(multi80 < euler40 / 4, `Adams–Bashforth ${multi80}, Euler ${euler40}`);
   const adaptive = await rk45(velocity, z);
   const adaptiveError = await error(adaptive.z);
   assert.ok(adaptiveError < 1e-4, `RK45 ${adaptiveError}`);

@@ -167,6 +167,35 @@ test('a recipe that is stopped in a stage and run again makes the same files, by
   }
 });
 
+test('a run that begins with the teacher of a model reflows and distils it to the same files, byte for byte', async () => {
+  const begun = join(folder, 'begun');
+  const said: string[] = [];
+  await runRecipe(begun, recipe(), { pretrained: model, say: (words) => said.push(words) });
+  assert.ok(said.includes(`tokenizer, vae, teacher: taken from ${model}`), said.join('\n'));
+  for (const part of ['unet_teacher', 'unet_reflow', 'unet']) {
+    const file = join('model', part, 'diffusion_pytorch_model.safetensors');
+    assert.ok(readFileSync(join(begun, file)).equals(readFileSync(join(whole, file))), part);
+  }
+});
+
+test('a run cannot begin with a model that has no teacher, or whose images have another size', async () => {
+  const bare = join(folder, 'bare');
+  cpSync(model, bare, { recursive: true });
+  rmSync(join(bare, 'unet_teacher'), { recursive: true });
+  const refuse = async (pretrained: string, other: ReturnType<typeof recipe>, words: RegExp) => {
+    try {
+      await runRecipe(join(folder, 'refused'), other, { pretrained });
+      assert.unreachable();
+    } catch (error) {
+      assert.match((error as Error).message, words);
+    }
+  };
+  await refuse(bare, recipe(), /no teacher to begin with\n {2}missing: unet_teacher/);
+  const larger = recipe();
+  larger.data.resolution = 32;
+  await refuse(model, larger, /trained for 16 × 16 pixels, the data has 32 × 32/);
+});
+
 test('a model that is incomplete, cut short or damaged says which file', async () => {
   const cases: [string, (copy: string) => void, RegExp][] = [
     ['no folder', (copy) => rmSync(copy, { recursive: true }), /no such folder/],

@@ -1,4 +1,4 @@
-/** Ways to follow the flow dZ/dt = v(Z, t): Euler, Heun, and Runge–Kutta 4(5) with steps of its own choice. */
+/** Ways to follow the flow dZ/dt = v(Z, t): Euler, Heun, Adams–Bashforth, and Runge–Kutta 4(5) with steps of its own choice. */
 import { addScaled, neg } from '../tensor/index.ts';
 import type { Tensor } from '../tensor/index.ts';
 import type { Velocity } from './rectified-flow.ts';
@@ -30,6 +30,29 @@ export function heun(velocity: Velocity, z: Tensor, steps: number): Tensor {
   }
   return z;
 }
+
+/**
+ * Adams–Bashforth of second order: the last velocity says how the present one bends. One evaluation per step, like Euler,
+ * which takes the first step; the error falls with h² instead of h.
+ *
+ *     Z(t + h) = Z(t) + (3 v(Z(t), t) − v(Z(t − h), t − h)) h / 2
+ *
+ * @see Hairer, Nørsett & Wanner, Solving ODEs I, §III.1
+ */
+export function adamsBashforth(velocity: Velocity, z: Tensor, steps: number): Tensor {
+  const h = 1 / steps;
+  let before: Tensor | undefined;
+  for (let i = 0; i < steps; i++) {
+    const here = velocity(z, i / steps);
+    z = before ? addScaled(addScaled(z, here, { s: 1.5 * h }), before, { s: -0.5 * h }) : addScaled(z, here, { s: h });
+    before = here;
+  }
+  return z;
+}
+
+/** Solvers with equal steps. */
+export const fixedStepSolvers = { euler, heun, 'adams-bashforth': adamsBashforth };
+export type FixedStepSolver = keyof typeof fixedStepSolvers;
 
 /**
  * The same flow walked from image to noise: follow it with any solver.
@@ -165,8 +188,8 @@ async function firstStep(evaluate: Velocity, z: Tensor, slope: Tensor, { rtol, a
 }
 
 /** What `--solver` takes. */
-export type SolverName = 'euler' | 'heun' | 'rk45';
-export const solverNames = ['euler', 'heun', 'rk45'] as const;
+export type SolverName = FixedStepSolver | 'rk45';
+export const solverNames = ['euler', 'heun', 'adams-bashforth', 'rk45'] as const satisfies SolverName[];
 
 /** Any of the solvers by name. */
 export async function solve(
@@ -180,5 +203,5 @@ export async function solve(
     throw new RangeError(`solve: steps must be a whole number from 1, not ${steps}`);
   let evaluations = 0;
   const counted: Velocity = (at, t) => (evaluations++, velocity(at, t));
-  return { z: (name === 'heun' ? heun : euler)(counted, z, steps), evaluations };
+  return { z: fixedStepSolvers[name](counted, z, steps), evaluations };
 }

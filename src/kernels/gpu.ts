@@ -8,6 +8,8 @@ import { Pipelines } from './pipelines.ts';
 import type { Pipeline } from './pipelines.ts';
 import { Pool } from './pool.ts';
 import type { Memory } from './pool.ts';
+import { Profiler } from './profiler.ts';
+import type { KernelTime } from './profiler.ts';
 
 type Command =
   | { kind: 'run'; pipeline: Pipeline; group: GPUBindGroup; grid: readonly number[] }
@@ -34,6 +36,7 @@ export class Gpu {
   #destroyed = false;
   #queue: GPUQueue;
   #none: GpuArray | undefined;
+  #profiler: Profiler | undefined;
   #collected = new FinalizationRegistry<Storage>((storage) => {
     if (this.#destroyed) return;
     this.#pool.memory.leaked++;
@@ -217,6 +220,19 @@ export class Gpu {
     await wait(Promise.all(kernels.map((k) => this.#pipelines.get(k.code, k.entry, k.constants).ready)));
   }
 
+  /** Time every dispatch that `work` causes, by kernel. Slows it down. @throws GpuError without timestamps */
+  async profile(work: () => unknown): Promise<KernelTime[]> {
+    await this.idle();
+    const profiler = (this.#profiler = new Profiler(this.device));
+    try {
+      await work();
+      await this.idle();
+    } finally {
+      this.#profiler = undefined;
+    }
+    return profiler.result();
+  }
+
   memory(): Memory {
     return { ...this.#pool.memory };
   }
@@ -274,7 +290,8 @@ export class Gpu {
     for (const c of commands) {
       if (c.kind === 'run') {
         encoder ??= this.device.createCommandEncoder();
-        pass ??= encoder.beginComputePass();
+        if (this.#profiler) endPass();
+        pass ??= encoder.beginComputePass(this.#profiler?.pass(c.pipeline.name));
         if (bound !== c.pipeline) pass.setPipeline((bound = c.pipeline).compiled!);
         pass.setBindGroup(0, c.group);
         pass.dispatchWorkgroups(c.grid[0], c.grid[1], c.grid[2]);

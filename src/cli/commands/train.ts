@@ -15,6 +15,7 @@ export default command(
   {
     output_dir: text('runs/emoji', 'folder of the run: checkpoints, log, pictures, and the model itself in model/'),
     preset: choice(undefined, presetNames, 'which recipe to begin with (emoji, or what the folder was begun with)'),
+    pretrained_model_name_or_path: text(undefined, 'begin with the teacher of this model: reflow and distil it'),
     stage: choice(undefined, stageNames, 'train this stage only'),
     train_data_dir: text(undefined, 'folder of your own images with metadata.jsonl, instead of OpenMoji'),
     image_column: text('image', 'column of the metadata with the image file'),
@@ -56,6 +57,7 @@ export default command(
           artist,
           signal: stopping.signal,
           pictureMinutes: options.picture_minutes,
+          pretrained: options.pretrained_model_name_or_path,
           resumeFrom: options.resume_from_checkpoint,
         },
         options.stage,
@@ -79,6 +81,7 @@ export default command(
 
 interface Given {
   output_dir: string;
+  pretrained_model_name_or_path?: string;
   preset?: Recipe['name'];
   stage?: StageName;
   train_data_dir?: string;
@@ -104,7 +107,9 @@ async function recipeOf(given: Given): Promise<Recipe> {
   if (saved && given.preset && saved.name !== given.preset) {
     throw new UsageError(`${given.output_dir} was begun with --preset ${saved.name}; give another --output_dir`);
   }
-  const recipe = saved ?? preset((given.preset ?? 'emoji') as (typeof presetNames)[number]);
+  const begunWith = given.pretrained_model_name_or_path;
+  const adopted = begunWith && !given.preset ? await savedRecipe(begunWith) : undefined;
+  const recipe = saved ?? adopted ?? preset((given.preset ?? 'emoji') as (typeof presetNames)[number]);
   if (given.seed !== undefined) recipe.seed = given.seed;
   if (given.train_data_dir !== undefined) {
     Object.assign(recipe.data, {

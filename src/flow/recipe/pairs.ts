@@ -8,7 +8,7 @@ import type { ConditionalVelocity } from '../guidance.ts';
 import { latentSize, seededNoise } from '../latents.ts';
 import type { LatentShape } from '../latents.ts';
 import { concatenate } from '../pipeline.ts';
-import { euler } from '../solvers.ts';
+import { fixedStepSolvers } from '../solvers.ts';
 import type { PairOptions } from './recipe.ts';
 import type { Run } from './run.ts';
 import type { TextTable } from './texts.ts';
@@ -31,11 +31,12 @@ export interface PairSource {
 }
 
 /**
- * x1 = ODE[v](x0 | text) by Euler, one file for each batch, so that a run that was stopped goes on after the last.
+ * x1 = ODE[v](x0 | text), one file for each batch, so that a run that was stopped goes on after the last.
  * @see Liu et al. 2023, InstaFlow, §3.1. https://arxiv.org/abs/2309.06380
  */
 export async function makePairs(run: Run, folder: string, source: PairSource, options: PairOptions): Promise<Pairs> {
   const { network, texts, shape, prompts, firstSeed } = source;
+  const solve = fixedStepSolvers[options.solver ?? 'euler'];
   const start = performance.now();
   let made = 0;
   for (let from = 0; from < options.count; from += options.batchSize) {
@@ -57,7 +58,7 @@ export async function makePairs(run: Run, folder: string, source: PairSource, op
       scope(() => {
         const nullText = options.guidanceScale > 1 ? texts.batch(part.map(() => '')) : undefined;
         const x0 = tensor(concatenate(seeds.map((seed) => seededNoise(seed, shape))), [count, ...shape]);
-        return euler(guided(network, texts.batch(part), nullText, options.guidanceScale), x0, options.steps);
+        return solve(guided(network, texts.batch(part), nullText, options.guidanceScale), x0, options.steps);
       }),
     );
     const x1 = (await z.read()) as Float32Array;
@@ -70,7 +71,12 @@ export async function makePairs(run: Run, folder: string, source: PairSource, op
         x1: { shape: [count, ...shape], data: x1 },
         x0_seed: { shape: [count], data: Float32Array.from(seeds), dtype: 'I32' },
       },
-      { prompts: JSON.stringify(part), steps: String(options.steps), guidance_scale: String(options.guidanceScale) },
+      {
+        prompts: JSON.stringify(part),
+        solver: options.solver ?? 'euler',
+        steps: String(options.steps),
+        guidance_scale: String(options.guidanceScale),
+      },
     );
     made += count;
     const rate = made / ((performance.now() - start) / 1000);

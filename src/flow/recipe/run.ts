@@ -36,6 +36,8 @@ export interface RunHooks {
   /** Minutes between sample sheets. */
   pictureMinutes?: number;
   resumeFrom?: string;
+  /** A model folder whose teacher is taken instead of trained. */
+  pretrained?: string;
 }
 
 /** Training was asked to stop; what is done is saved. */

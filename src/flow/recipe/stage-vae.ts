@@ -57,11 +57,7 @@ export async function vaeStage(run: Run): Promise<void> {
   vae.dispose();
   // What the stored half-precision weights make of the images: that is what everything after works with.
   const stored = await openModule(run.model, 'vae', (config) => new AutoencoderKL(config));
-  const final = await encodeAll(stored, data.images, size);
-  const scaled = scaleLatents(final.latents, channels, stored.config);
-  await writeTensors(join(run.folder, 'vae', 'latents.safetensors'), {
-    latents: { shape: [data.ids.length, side, side, channels], data: scaled },
-  });
+  const final = await cacheLatents(run, stored);
   if (run.hooks.artist) {
     const rebuilt = await rebuild(stored, originals, size);
     await run.hooks.artist.sheet(join(run.folder, 'vae', 'samples.png'), {
@@ -79,6 +75,18 @@ export async function vaeStage(run: Run): Promise<void> {
   run.say(
     `vae: rebuilds with root mean square error ${final.error.toFixed(4)} (PSNR ${(20 * Math.log10(2 / final.error)).toFixed(1)} dB)`,
   );
+}
+
+/** Encode all training images and keep their latents, for the stages that follow. @returns the error of rebuilding them */
+export async function cacheLatents(run: Run, vae: AutoencoderKL): Promise<{ error: number }> {
+  const { images, ids, size } = await run.data();
+  const { latents, error } = await encodeAll(vae, images, size);
+  const { latent_channels: channels } = vae.config;
+  const side = size / vae.factor;
+  await writeTensors(join(await run.stageFolder('vae'), 'latents.safetensors'), {
+    latents: { shape: [ids.length, side, side, channels], data: scaleLatents(latents, channels, vae.config) },
+  });
+  return { error };
 }
 
 /** Latents of all training images at the flow's scale: [N, h, w, C]. */

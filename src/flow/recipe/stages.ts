@@ -9,6 +9,7 @@ import { pairsStage } from './stage-pairs.ts';
 import { stageNames } from './recipe.ts';
 import type { Recipe, StageName } from './recipe.ts';
 import { reflowStage } from './stage-reflow.ts';
+import { adoptTeacher } from './pretrained.ts';
 import { Interrupted, Run } from './run.ts';
 import type { RunHooks } from './run.ts';
 import { teacherStage } from './stage-teacher.ts';
@@ -32,6 +33,7 @@ export async function runRecipe(folder: string, recipe: Recipe, hooks: RunHooks 
     throw fullDisk(error, folder);
   });
   await writeJson(join(folder, 'recipe.json'), recipe);
+  if (hooks.pretrained) await adoptTeacher(run, hooks.pretrained);
   if (only) {
     for (const before of stageNames.slice(0, stageNames.indexOf(only))) {
       if (!(await run.finished(before)))
