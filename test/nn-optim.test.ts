@@ -42,7 +42,8 @@ async function run(
   const norms: number[] = [];
   for (let step = 0; step < STEPS; step++) {
     for (const [key, g] of Object.entries(gradients(step))) sum(mul(parameters.get(key)!, tensor(g))).backward();
-    optimizer.step({ lr: lr(step) });
+    optimizer.lr = lr(step);
+    optimizer.step();
     norms.push((await optimizer.report()).gradNorm);
   }
   return { optimizer, parameters, norms, start };
@@ -168,7 +169,8 @@ test('the average of the weights is the same inside the step and after it', asyn
   const want = Object.fromEntries(Object.entries(start).map(([key, data]) => [key, Float64Array.from(data)]));
   for (let step = 0; step < STEPS; step++) {
     for (const [key, g] of Object.entries(gradients(step))) sum(mul(parameters.get(key)!, tensor(g))).backward();
-    optimizer.step({ lr: lr(step) });
+    optimizer.lr = lr(step);
+    optimizer.step();
     after.step();
     for (const [key, p] of parameters) {
       const now = await p.read(),

@@ -105,7 +105,8 @@ export async function trainToy(
     scope(() => {
       const loss = mse(network.forward(tensor(xt, [batch, 3])), tensor(target, [batch, 2]));
       loss.backward();
-      optimizer.step({ lr: lr * Math.min(1, 0.1 + 0.9 * 5 * (1 - (step + 1) / iterations)) });
+      optimizer.lr = lr * Math.min(1, 0.1 + 0.9 * 5 * (1 - (step + 1) / iterations));
+      optimizer.step();
       onStep?.(step, () => loss.item());
     });
     if (step % 32 === 31) await currentGpu().idle(); // stay close behind, so that stopping is quick

@@ -138,7 +138,8 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
       const value = scope(() => {
         const value = task.loss(state.step);
         value.backward();
-        optimizer.step({ lr });
+        optimizer.lr = lr;
+        optimizer.step();
         return value.detach();
       });
       loss = await value.item();

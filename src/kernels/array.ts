@@ -14,6 +14,8 @@ export interface Storage {
   refs: number;
   /** The last batch of commands that touches it. */
   batch: number;
+  /** Made while recording: a name without a buffer. */
+  planned?: boolean;
 }
 
 export const sizeOf = (shape: Shape): number => shape.reduce((n, d) => n * d, 1);

@@ -6,16 +6,12 @@ import type { Capabilities, DeviceOptions } from './device.ts';
 import { GpuError, shapeError } from './errors.ts';
 import { Pipelines } from './pipelines.ts';
 import type { Pipeline } from './pipelines.ts';
+import { checkInput, Recorder } from './plan.ts';
+import type { Command, Plan } from './plan.ts';
 import { Pool } from './pool.ts';
 import type { Memory } from './pool.ts';
 import { Profiler } from './profiler.ts';
 import type { KernelTime } from './profiler.ts';
-
-type Command =
-  | { kind: 'run'; pipeline: Pipeline; group: GPUBindGroup; grid: readonly number[] }
-  | { kind: 'write'; buffer: GPUBuffer; data: TypedArray }
-  | { kind: 'copy'; from: GPUBuffer; to: GPUBuffer; bytes: number }
-  | { kind: 'clear'; buffer: GPUBuffer; bytes: number };
 
 const BATCH = 128;
 const READ_BACK = 0x1 | 0x8; // MAP_READ | COPY_DST
@@ -37,6 +33,7 @@ export class Gpu {
   #queue: GPUQueue;
   #none: GpuArray | undefined;
   #profiler: Profiler | undefined;
+  #recorder: Recorder | undefined;
   #collected = new FinalizationRegistry<Storage>((storage) => {
     if (this.#destroyed) return;
     this.#pool.memory.leaked++;
@@ -75,13 +72,18 @@ export class Gpu {
     for (const d of shape) {
       if (!Number.isInteger(d) || d < 0) throw shapeError('array', `${d} is not a size`, { shape });
     }
-    return new GpuArray(this, this.#pool.take(Math.max(4, sizeOf(shape) * 4)), shape, dtype);
+    const bytes = Math.max(4, sizeOf(shape) * 4);
+    return new GpuArray(this, this.#recorder?.storage(bytes) ?? this.#pool.take(bytes), shape, dtype);
   }
 
   zeros(shape: Shape, dtype: DType = 'f32'): GpuArray {
     const array = this.empty(shape, dtype);
-    this.#touch(array.storage);
-    this.#push({ kind: 'clear', buffer: array.storage.buffer, bytes: Math.max(4, array.size * 4) });
+    const bytes = Math.max(4, array.size * 4);
+    if (this.#recorder) this.#recorder.note({ kind: 'clear', to: array.storage, bytes });
+    else {
+      this.#touch(array.storage);
+      this.#push({ kind: 'clear', buffer: array.storage.buffer, bytes });
+    }
     return array;
   }
 
@@ -93,7 +95,7 @@ export class Gpu {
 
   /** Stands where a kernel has a binding that this call does not use, such as an absent bias. */
   get none(): GpuArray {
-    return (this.#none ??= this.zeros([4]));
+    return (this.#none ??= this.unrecorded(() => this.zeros([4])));
   }
 
   write(array: GpuArray, data: ArrayLike<number>): void {
@@ -101,16 +103,19 @@ export class Gpu {
     if (data.length !== array.size)
       throw shapeError('write', `${data.length} numbers for ${array.size} places`, { array });
     if (array.size === 0) return;
-    const type = array.dtype === 'f32' ? Float32Array : array.dtype === 'i32' ? Int32Array : Uint32Array;
+    const type = typeOf(array.dtype);
     const { storage } = array;
-    if (storage.batch < this.#batch && !this.#backlog) {
-      // Dawn for Node refuses views of shared memory, so those are copied like any other list of numbers.
-      const fits = data instanceof type && data.buffer instanceof ArrayBuffer;
-      this.#queue.writeBuffer(storage.buffer, 0, fits ? (data as Float32Array<ArrayBuffer>) : type.from(data));
-      return;
-    }
-    this.#touch(storage);
-    this.#push({ kind: 'write', buffer: storage.buffer, data: type.from(data) });
+    if (this.#recorder) return this.#recorder.note({ kind: 'write', to: storage, data: type.from(data) });
+    // Dawn for Node refuses views of shared memory, so those are copied like any other list of numbers.
+    const fits = data instanceof type && data.buffer instanceof ArrayBuffer;
+    this.#put(storage, fits && this.#unused(storage) ? (data as TypedArray) : type.from(data));
+  }
+
+  /** Write what `data` returns: now, or when recording, at each replay. For numbers that change from step to step. */
+  feed(array: GpuArray, data: () => ArrayLike<number>): void {
+    if (!this.#recorder) return this.write(array, data());
+    array.check('feed');
+    this.#recorder.note({ kind: 'feed', to: array.storage, feed: () => typed(array, data()) });
   }
 
   /** Copy numbers from one array into another of the same size. */
@@ -119,6 +124,8 @@ export class Gpu {
     to.check('copy');
     if (from.size !== to.size) throw shapeError('copy', 'sizes differ', { from, to });
     if (from.storage === to.storage || from.size === 0) return;
+    if (this.#recorder)
+      return this.#recorder.note({ kind: 'copy', from: from.storage, to: to.storage, bytes: from.size * 4 });
     this.#touch(from.storage);
     this.#touch(to.storage);
     this.#push({
@@ -152,9 +159,86 @@ export class Gpu {
     if (x > 65535 || y > 65535 || z > 65535)
       throw shapeError(entry, 'grid exceeds 65535 workgroups', { grid }, 'use spread()');
     if (x === 0 || y === 0 || z === 0) return;
-    const group = this.#pipelines.bind(pipeline, uniforms, arrays);
+    const uniform = this.#pipelines.uniform(pipeline, uniforms, arrays);
+    const storages = arrays.map(({ storage }) => storage);
+    if (this.#recorder) return this.#recorder.note({ kind: 'run', pipeline, uniform, storages, grid: [x, y, z] });
+    const group = this.#pipelines.group(pipeline, uniform, storages);
     this.dispatches++;
     this.#push({ kind: 'run', pipeline, group, grid: [x, y, z] });
+  }
+
+  /**
+   * Take down what `fn` would have the GPU do, and plan its memory. `fn` gets arrays that stand for the inputs of each replay,
+   * and returns its outputs; arrays of its own that it neither returns nor frees are refused. Nothing runs yet.
+   */
+  record(inputs: readonly { shape: Shape; dtype: DType }[], fn: (inputs: GpuArray[]) => readonly GpuArray[]): Plan {
+    if (this.#recorder) throw new GpuError('compile: recordings do not nest\n  call the inner function itself');
+    const recorder = (this.#recorder = new Recorder());
+    try {
+      const given = inputs.map(({ shape, dtype }) => this.empty(shape, dtype));
+      const outputs = fn(given);
+      const plan = recorder.finish(this.#pool, this.#pipelines, given, outputs);
+      this.#recorder = undefined;
+      for (const output of outputs) if (!output.storage.planned) output.dispose();
+      for (const { buffer, data } of recorder.constants) this.#queue.writeBuffer(buffer, 0, data);
+      return plan;
+    } finally {
+      this.#recorder = recorder;
+      recorder.abandon();
+      this.#recorder = undefined;
+    }
+  }
+
+  get recording(): boolean {
+    return this.#recorder !== undefined;
+  }
+
+  /** Do something for good while a recording is open, such as filling a cache. */
+  unrecorded<T>(fn: () => T): T {
+    const recorder = this.#recorder;
+    this.#recorder = undefined;
+    try {
+      return fn();
+    } finally {
+      this.#recorder = recorder;
+    }
+  }
+
+  /** Run a plan on these inputs. @returns new arrays */
+  replay(plan: Plan, inputs: readonly GpuArray[]): GpuArray[] {
+    if (this.#failure) throw this.#failure;
+    if (plan.disposed) throw new GpuError('compile: this plan was already freed');
+    inputs.forEach((given, i) => {
+      given.check('compile');
+      checkInput(plan.inputs[i], given, i);
+    });
+    for (const { storage, feed } of plan.feeds) this.#put(storage, feed());
+    inputs.forEach((given, i) => {
+      const { shape, dtype, storage } = plan.inputs[i];
+      using target = new GpuArray(this, storage, shape, dtype);
+      this.copy(given, target);
+    });
+    for (const command of plan.commands) {
+      if (command.kind === 'feed') this.#push({ kind: 'write', buffer: command.storage.buffer, data: command.feed() });
+      else this.#push(command);
+    }
+    for (const storage of plan.storages) this.#touch(storage);
+    this.dispatches += plan.dispatches;
+    const outputs = plan.outputs.map(({ shape, dtype, storage }) => {
+      using source = new GpuArray(this, storage, shape, dtype);
+      const output = this.empty(shape, dtype);
+      this.copy(source, output);
+      return output;
+    });
+    if (plan.feeds.length) this.flush(); // so that the next ones are written without waiting in line
+    return outputs;
+  }
+
+  /** Give back the memory of a plan. */
+  forgetPlan(plan: Plan): void {
+    if (plan.disposed) return;
+    plan.disposed = true;
+    for (const storage of plan.storages) this.release(storage);
   }
 
   /** Hand the open list to the GPU. Called by itself every 128 commands and before anything is read. */
@@ -181,6 +265,7 @@ export class Gpu {
 
   /** Wait until the GPU has done everything asked so far. @throws what went wrong since the last wait */
   async idle(): Promise<void> {
+    this.#refuseWaiting('idle');
     this.flush();
     while (this.#backlog) await wait(this.#backlog);
     await wait(this.#queue.onSubmittedWorkDone());
@@ -190,7 +275,8 @@ export class Gpu {
   /** Read an array back. The only way numbers leave the GPU; never blocks. */
   async read(array: GpuArray): Promise<TypedArray> {
     array.check('read');
-    const type = array.dtype === 'f32' ? Float32Array : array.dtype === 'i32' ? Int32Array : Uint32Array;
+    this.#refuseWaiting('read');
+    const type = typeOf(array.dtype);
     if (array.size === 0) return new type(0);
     const bytes = array.size * 4;
     const size = 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
@@ -257,17 +343,39 @@ export class Gpu {
 
   /** For GpuArray. */
   watch(array: GpuArray, storage: Storage): void {
-    this.#collected.register(array, storage, array);
+    if (storage.planned) this.#recorder?.watch(array);
+    else this.#collected.register(array, storage, array);
   }
   forget(array: GpuArray): void {
-    this.#collected.unregister(array);
+    if (array.storage.planned) this.#recorder?.forget(array);
+    else this.#collected.unregister(array);
   }
   release(storage: Storage): void {
-    if (--storage.refs === 0) this.#pool.give(storage);
+    if (--storage.refs > 0) return;
+    if (storage.planned) this.#recorder?.release(storage);
+    else this.#pool.give(storage);
+  }
+
+  #refuseWaiting(what: string): void {
+    if (this.#recorder)
+      throw new GpuError(
+        `${what}: a function that is being compiled has no numbers yet\n  return the tensor and read it after the call`,
+      );
   }
 
   #fail(error: Error): void {
     this.#failure ??= error;
+  }
+
+  /** No command that waits touches it. */
+  #unused(storage: Storage): boolean {
+    return storage.batch < this.#batch && !this.#backlog;
+  }
+
+  #put(storage: Storage, data: TypedArray): void {
+    if (this.#unused(storage)) return this.#queue.writeBuffer(storage.buffer, 0, data);
+    this.#touch(storage);
+    this.#push({ kind: 'write', buffer: storage.buffer, data });
   }
 
   #touch(storage: Storage): void {
@@ -311,6 +419,15 @@ export class Gpu {
     endPass();
     if (encoder) this.#queue.submit([encoder.finish()]);
   }
+}
+
+const typeOf = (dtype: DType) => (dtype === 'f32' ? Float32Array : dtype === 'i32' ? Int32Array : Uint32Array);
+
+/** Numbers for all places of an array, as it stores them. */
+function typed(array: GpuArray, data: ArrayLike<number>): TypedArray {
+  if (data.length !== array.size)
+    throw shapeError('write', `${data.length} numbers for ${array.size} places`, { array });
+  return typeOf(array.dtype).from(data);
 }
 
 /** Workgroup counts for `n` workgroups in a row, folded where they exceed 65535. Kernels use `group.x + group.y * groups.x`. */

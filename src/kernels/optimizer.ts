@@ -21,6 +21,15 @@ export interface StepState {
   steps: number;
 }
 
+/** What the host decides for each step. */
+export interface StepControls {
+  /** Learning rate. */
+  rate?: number;
+  /** Gradients are scaled down together to this length. */
+  maxNorm?: number;
+  emaDecay?: number;
+}
+
 /**
  * What the kernels of an optimiser share: `control` comes from the CPU each step, `state` stays on the GPU. Together with
  * the gradients they determine a step, so that nothing has to be read back.
@@ -34,8 +43,12 @@ export class StepBuffers {
     this.state = gpu.zeros([8]);
   }
 
-  write({ rate = 0, maxNorm = NO_LIMIT, emaDecay = 1 }: { rate?: number; maxNorm?: number; emaDecay?: number }): void {
-    this.control.write([rate, Math.min(maxNorm, NO_LIMIT), 1 - emaDecay]);
+  /** What `controls` returns goes to the GPU now; in a recorded step, at each replay. */
+  feed(controls: () => StepControls): void {
+    this.gpu.feed(this.control, () => {
+      const { rate = 0, maxNorm = NO_LIMIT, emaDecay = 1 } = controls();
+      return [rate, Math.min(maxNorm, NO_LIMIT), 1 - emaDecay];
+    });
   }
 
   async read(): Promise<StepState> {

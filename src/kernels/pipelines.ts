@@ -1,4 +1,4 @@
-import type { GpuArray } from './array.ts';
+import type { GpuArray, Storage } from './array.ts';
 import { GpuError } from './errors.ts';
 import { inspect, specialise } from './shader.ts';
 import type { Entry } from './shader.ts';
@@ -10,6 +10,13 @@ export interface Pipeline {
   layout: GPUBindGroupLayout;
   ready: Promise<void>;
   compiled?: GPUComputePipeline;
+}
+
+/** Where the values of a uniform block lie. */
+export interface UniformSlot {
+  id: number;
+  buffer: GPUBuffer;
+  offset: number;
 }
 
 type Constants = Readonly<Record<string, number | boolean | string>>;
@@ -24,7 +31,7 @@ const MOST_GROUPS = 16384;
 export class Pipelines {
   #byCode = new Map<string, Map<string, Pipeline>>();
   #layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
-  #uniforms = new Map<string, { id: number; buffer: GPUBuffer; offset: number }>();
+  #uniforms = new Map<string, UniformSlot>();
   #groups = new Map<string, GPUBindGroup>();
   #page: GPUBuffer | undefined;
   #used = PAGE;
@@ -44,7 +51,12 @@ export class Pipelines {
     return pipeline;
   }
 
-  bind(pipeline: Pipeline, uniforms: Readonly<Record<string, number>>, arrays: readonly GpuArray[]): GPUBindGroup {
+  /** The uniforms of a dispatch, after checking that it gives every binding. */
+  uniform(
+    pipeline: Pipeline,
+    uniforms: Readonly<Record<string, number>>,
+    arrays: readonly GpuArray[],
+  ): UniformSlot | undefined {
     const { entry } = pipeline;
     const expected = entry.bindings.length - (entry.uniform ? 1 : 0);
     if (arrays.length !== expected) {
@@ -53,9 +65,13 @@ export class Pipelines {
         `kernel ${pipeline.name} binds ${expected} arrays (${names.join(', ')}), ${arrays.length} given`,
       );
     }
-    const uniform = entry.uniform && this.#uniform(pipeline, uniforms);
+    return entry.uniform && this.#uniform(pipeline, uniforms);
+  }
+
+  group(pipeline: Pipeline, uniform: UniformSlot | undefined, storages: readonly Storage[]): GPUBindGroup {
+    const { entry } = pipeline;
     let key = `${pipeline.id}:${uniform ? uniform.id : ''}`;
-    for (const array of arrays) key += `,${array.storage.id}`;
+    for (const storage of storages) key += `,${storage.id}`;
     let group = this.#groups.get(key);
     if (group) return group;
     if (this.#groups.size >= MOST_GROUPS) this.#groups.clear();
@@ -65,7 +81,7 @@ export class Pipelines {
       resource:
         access === 'uniform'
           ? { buffer: uniform!.buffer, offset: uniform!.offset, size: entry.uniform!.bytes }
-          : { buffer: arrays[next++].storage.buffer },
+          : { buffer: storages[next++].buffer },
     }));
     group = this.device.createBindGroup({ layout: pipeline.layout, entries });
     this.#groups.set(key, group);
@@ -121,7 +137,7 @@ export class Pipelines {
   }
 
   /** The slot that holds these values; equal contents share one, so replays bind what they bound before. */
-  #uniform(pipeline: Pipeline, values: Readonly<Record<string, number>>) {
+  #uniform(pipeline: Pipeline, values: Readonly<Record<string, number>>): UniformSlot {
     const { fields, bytes } = pipeline.entry.uniform!;
     const view = this.#view;
     let key = '';

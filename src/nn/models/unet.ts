@@ -1,6 +1,5 @@
 import { shapeError } from '../../kernels/index.ts';
-import { add, concat, mul, reshape, silu } from '../../tensor/index.ts';
-import type { Tensor } from '../../tensor/index.ts';
+import { add, concat, mul, reshape, silu, Tensor } from '../../tensor/index.ts';
 import { Conv2d } from '../layers/conv2d.ts';
 import { GroupNorm } from '../layers/norm.ts';
 import { TimestepEmbedding, timesteps } from '../layers/time.ts';
@@ -84,8 +83,11 @@ export class UNet2DConditionModel extends Module {
     this.conv_out = new Conv2d(channels[0], c.out_channels, 3, { padding: 1 });
   }
 
-  /** sample: [B, H, W, C], times: one or [B], 0 … 1000, text: [B, T, D] → [B, H, W, C'] */
-  forward(sample: Tensor, times: number | readonly number[], text: Tensor, added?: AddedConditions): Tensor {
+  /**
+   * sample: [B, H, W, C], times: one or [B], 0 … 1000, or their waves [B, C] by `timeWaves`, text: [B, T, D]
+   * → [B, H, W, C']
+   */
+  forward(sample: Tensor, times: number | readonly number[] | Tensor, text: Tensor, added?: AddedConditions): Tensor {
     const { in_channels: channels, cross_attention_dim: context } = this.config;
     const B = sample.shape[0];
     if (sample.shape.length !== 4 || sample.shape[3] !== channels) {
@@ -99,11 +101,14 @@ export class UNet2DConditionModel extends Module {
         'text [B, T, D]': text,
       });
     }
-    const each = typeof times === 'number' ? Array<number>(B).fill(times) : times;
-    if (each.length !== B)
-      throw shapeError('UNet2DConditionModel', 'wants one time per image', { sample, times: [each.length] });
+    const waves =
+      times instanceof Tensor
+        ? times
+        : this.timeWaves(typeof times === 'number' ? Array<number>(B).fill(times) : times);
+    if (waves.shape[0] !== B)
+      throw shapeError('UNet2DConditionModel', 'wants one time per image', { sample, 'times [B, C]': waves });
 
-    const temb = silu(this.embedTimes(each, added));
+    const temb = silu(this.embedTimes(waves, added));
     let x = this.conv_in.forward(this.config.center_input_sample ? add(mul(sample, 2), -1) : sample);
     const skips = [x];
     for (const block of this.down_blocks) x = block.forward(x, temb, text, skips);
@@ -112,19 +117,24 @@ export class UNet2DConditionModel extends Module {
     return this.conv_out.forward(this.conv_norm_out.forward(x));
   }
 
-  /** times: [B] → [B, 4C] */
-  private embedTimes(times: readonly number[], added?: AddedConditions): Tensor {
-    const {
-      block_out_channels: channels,
-      flip_sin_to_cos: flipSinToCos,
-      freq_shift: freqShift,
-      addition_time_embed_dim: width,
-    } = this.config;
-    const options = { flipSinToCos, freqShift };
-    const embedded = this.time_embedding.forward(timesteps(times, channels[0], options));
+  /** What the network makes of times, worked out in float64 on the host: a compiled function takes these as its input.   [B] → [B, C] */
+  timeWaves(times: readonly number[]): Tensor {
+    return timesteps(times, this.config.block_out_channels[0], this.waveOptions);
+  }
+
+  private get waveOptions() {
+    return { flipSinToCos: this.config.flip_sin_to_cos, freqShift: this.config.freq_shift };
+  }
+
+  /** waves: [B, C] → [B, 4C] */
+  private embedTimes(waves: Tensor, added?: AddedConditions): Tensor {
+    const embedded = this.time_embedding.forward(waves);
     if (!this.add_embedding) return embedded;
     if (!added) throw new Error('UNet2DConditionModel: this network also wants textEmbeds and timeIds');
-    const ids = reshape(timesteps(added.timeIds.flat(), width!, options), [times.length, -1]);
-    return add(embedded, this.add_embedding.forward(concat([added.textEmbeds, ids], { axis: -1 })));
+    const ids = timesteps(added.timeIds.flat(), this.config.addition_time_embed_dim!, this.waveOptions);
+    return add(
+      embedded,
+      this.add_embedding.forward(concat([added.textEmbeds, reshape(ids, [waves.shape[0], -1])], { axis: -1 })),
+    );
   }
 }

@@ -64,7 +64,7 @@ export class EMA {
 
   /** One update, where the optimiser does not do it. */
   step(): void {
-    this.#buffers.write({ emaDecay: this.advance() });
+    this.#buffers.feed(() => ({ emaDecay: this.advance() }));
     for (const [key, t] of this.shadow) emaStep(this.#buffers, t.array, this.#parameters.get(key)!.array);
   }
 

@@ -55,13 +55,13 @@ export abstract class Optimizer {
   protected abstract update(p: GpuArray, g: GpuArray, slots: Record<string, GpuArray>, ema: GpuArray | undefined): void;
 
   /** One step by the gradients that `backward()` left, which are then freed. */
-  step({ lr = this.lr } = {}): void {
+  step(): void {
     const given = [...this.parameters].filter(([, p]) => p.grad);
     if (!given.length)
       throw new Error(
         'optimizer: no parameter has a gradient\n  call requiresGrad(true) before and backward() after the forward pass',
       );
-    this.buffers.write({ rate: lr, maxNorm: this.#maxGradNorm, emaDecay: this.ema?.advance() });
+    this.buffers.feed(() => ({ rate: this.lr, maxNorm: this.#maxGradNorm, emaDecay: this.ema?.advance() }));
     prepareStep(
       this.buffers,
       given.map(([, p]) => p.grad!.array),
