@@ -16,6 +16,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Linear } from '../src/nn/index.ts';
 import { init, mse, mul, tensor } from '../src/tensor/index.ts';
+import type { Tensor } from '../src/tensor/index.ts';
 import { openModelFolder } from '../src/flow/recipe/model-folder.ts';
 import { preset } from '../src/flow/recipe/recipe.ts';
 import { CheckpointFolder } from '../src/flow/recipe/checkpoints.ts';
@@ -49,12 +50,13 @@ const quick: TrainOptions = {
 /** y = 2x, learned by one layer. */
 function line(poison: (step: number) => number = () => 1): TrainTask & { layer: Linear } {
   const layer = new Linear(3, 2).initialize(1);
-  const loss = (step: number) => {
+  const batch = (step: number) => {
     const x = Array.from({ length: 12 }, (_, i) => Math.sin(1 + i + 12 * step));
     const y = Array.from({ length: 8 }, (_, i) => 2 * x[i]);
-    return mul(mse(layer.forward(tensor(x, [4, 3])), tensor(y, [4, 2])), poison(step));
+    return [tensor(x, [4, 3]), tensor(y, [4, 2]), tensor(poison(step))];
   };
-  return { name: 'line', modules: { layer }, loss, layer };
+  const loss = (x: Tensor, y: Tensor, factor: Tensor) => mul(mse(layer.forward(x), y), factor);
+  return { name: 'line', modules: { layer }, batch, loss, layer };
 }
 
 test('memory stays flat over training steps', async () => {

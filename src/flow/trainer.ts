@@ -7,7 +7,7 @@
 import type { StateDict } from '../nn/index.ts';
 import { AdamW, EMA, schedule } from '../nn/index.ts';
 import type { Module } from '../nn/index.ts';
-import { scope } from '../tensor/index.ts';
+import { compile, scope } from '../tensor/index.ts';
 import type { Tensor } from '../tensor/index.ts';
 
 export interface TrainOptions {
@@ -28,12 +28,14 @@ export interface TrainOptions {
   checkpointingMinutes?: number;
 }
 
-/** What is trained, and how one step's loss comes about. */
+/** What is trained, and how one step's loss comes about. The loss is recorded at the first step and replayed (see `compile`). */
 export interface TrainTask {
   name: string;
   modules: Record<string, Module>;
-  /** The loss of one step: a function of `step` and the weights, nothing else. */
-  loss(step: number): Tensor;
+  /** What a step learns from: a function of `step` alone, in the same shapes each time. */
+  batch(step: number): readonly Tensor[];
+  /** The loss: a function of the batch and the weights, nothing else. */
+  loss(...batch: Tensor[]): Tensor;
   /** With averaged weights in place: draw samples, validate. */
   preview?(step: number): Promise<void>;
 }
@@ -113,6 +115,12 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
     maxGradNorm: options.maxGradNorm || undefined,
     ema,
   });
+  const learn = compile((...batch: Tensor[]) => {
+    const loss = task.loss(...batch);
+    loss.backward();
+    optimizer.step();
+    return loss;
+  });
   const state = { step: 0, seconds: 0, skipped: 0 };
   const resumed = await hooks.store?.latest();
   if (resumed) {
@@ -135,13 +143,8 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
   try {
     while (!done() && !hooks.signal?.aborted) {
       const lr = rate(state.step, state.seconds);
-      const value = scope(() => {
-        const value = task.loss(state.step);
-        value.backward();
-        optimizer.lr = lr;
-        optimizer.step();
-        return value.detach();
-      });
+      optimizer.lr = lr;
+      const value = scope(() => learn(...task.batch(state.step)));
       loss = await value.item();
       value.dispose();
       const { gradNorm, finite } = await optimizer.report();
@@ -188,6 +191,7 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
     return { step: state.step, seconds: state.seconds, finished, loss };
   } finally {
     for (const module of Object.values(task.modules)) module.requiresGrad(false);
+    learn.dispose();
     ema?.dispose();
     optimizer.dispose();
   }
@@ -280,7 +284,7 @@ async function explain(
   const where: string[] = [];
   for (const [key, p] of parameters) if (!finite(await p.read())) where.push(`the weights of ${key}`);
   if (where.length === 0) {
-    scope(() => task.loss(step).backward());
+    scope(() => task.loss(...task.batch(step)).backward());
     for (const [key, p] of parameters) {
       if (p.grad && !finite(await p.grad.read())) where.push(`the gradient of ${key}`);
       p.grad?.dispose();

@@ -44,12 +44,13 @@ export async function distillStage(run: Run): Promise<void> {
     pairs.prompts.map((prompt) => [prompt]),
     { batchSize, seed: seed + 6, nullText: 0, specific: 1 },
   );
-  const loss = (step: number): Tensor => {
+  const batch = (step: number): Tensor[] => {
     const { x0, x1, prompts } = pairBatch(pairs, batchAt(sampler, step).indices, shape);
     const jump = x1.map((value, i) => value - x0[i]);
-    const velocity = unet.forward(tensor(x0, [batchSize, ...shape]), timestepOf(0), texts.batch(prompts));
-    return mse(velocity, tensor(jump, [batchSize, ...shape]));
+    const all = [batchSize, ...shape];
+    return [tensor(x0, all), texts.batch(prompts), tensor(jump, all)];
   };
+  const loss = (x0: Tensor, text: Tensor, jump: Tensor): Tensor => mse(unet.forward(x0, timestepOf(0), text), jump);
   const prompts = previewPrompts(data);
   const preview = (step: number) =>
     sampleSheet(run, 'distill', {
@@ -59,7 +60,7 @@ export async function distillStage(run: Run): Promise<void> {
       encode: (list) => texts.batch(list),
       columns: [{ steps: 1, guidanceScale: 1 }],
     });
-  const result = await run.train('distill', { name: 'distill', modules: { unet }, loss, preview }, recipe.train);
+  const result = await run.train('distill', { name: 'distill', modules: { unet }, batch, loss, preview }, recipe.train);
   await saveModule(run.model, 'unet', unet, 'UNet2DConditionModel');
   await preview(result.step);
   unet.dispose();

@@ -32,13 +32,15 @@ export async function reflowStage(run: Run): Promise<void> {
     pairs.prompts.map((prompt) => [prompt]),
     { batchSize, seed: seed + 4, nullText: recipe.nullText, specific: 1 },
   );
-  const loss = (step: number): Tensor => {
+  const batch = (step: number): Tensor[] => {
     const { indices, captions } = batchAt(sampler, step);
     const { x0, x1 } = pairBatch(pairs, indices, shape);
     const { xt, target, timesteps } = pathPoints(x0, x1, spreadTimes(seed, 'reflow time', step, batchSize));
-    const velocity = unet.forward(tensor(xt, [batchSize, ...shape]), Array.from(timesteps), texts.batch(captions));
-    return flowLoss(velocity, tensor(target, [batchSize, ...shape]));
+    const all = [batchSize, ...shape];
+    return [tensor(xt, all), unet.timeWaves([...timesteps]), texts.batch(captions), tensor(target, all)];
   };
+  const loss = (xt: Tensor, waves: Tensor, text: Tensor, target: Tensor): Tensor =>
+    flowLoss(unet.forward(xt, waves, text), target);
   const prompts = previewPrompts(data);
   const preview = (step: number) =>
     sampleSheet(run, 'reflow', {
@@ -52,7 +54,7 @@ export async function reflowStage(run: Run): Promise<void> {
         { steps: 25, guidanceScale: 1 },
       ],
     });
-  const result = await run.train('reflow', { name: 'reflow', modules: { unet }, loss, preview }, recipe.train);
+  const result = await run.train('reflow', { name: 'reflow', modules: { unet }, batch, loss, preview }, recipe.train);
   await saveModule(run.model, 'unet_reflow', unet, 'UNet2DConditionModel');
   await preview(result.step);
   unet.dispose();

@@ -46,17 +46,23 @@ export async function teacherStage(run: Run): Promise<void> {
     nullText: recipe.nullText,
     specific: specificCaption,
   });
-  const loss = (step: number): Tensor => {
+  const batch = (step: number): Tensor[] => {
     const { indices, captions } = batchAt(sampler, step);
     const x1 = new Float32Array(batchSize * size);
     indices.forEach((image, i) => x1.set(latents.subarray(image * size, (image + 1) * size), i * size));
     const x0 = normal(seed, 'teacher noise', batchSize * size, step * batchSize * size);
     const { xt, target, timesteps } = pathPoints(x0, x1, spreadTimes(seed, 'teacher time', step, batchSize));
     const { ids } = tokenizer.encodeBatch(captions);
-    const text = textEncoder.forward(tensor(ids, [batchSize, tokenizer.maxLength], { dtype: 'i32' })).lastHiddenState;
-    const velocity = unet.forward(tensor(xt, [batchSize, ...shape]), Array.from(timesteps), text);
-    return flowLoss(velocity, tensor(target, [batchSize, ...shape]));
+    const all = [batchSize, ...shape];
+    return [
+      tensor(xt, all),
+      unet.timeWaves([...timesteps]),
+      tensor(ids, [batchSize, tokenizer.maxLength], { dtype: 'i32' }),
+      tensor(target, all),
+    ];
   };
+  const loss = (xt: Tensor, waves: Tensor, ids: Tensor, target: Tensor): Tensor =>
+    flowLoss(unet.forward(xt, waves, textEncoder.forward(ids).lastHiddenState), target);
   const prompts = previewPrompts(data);
   const preview = (step: number) =>
     sampleSheet(run, 'teacher', {
@@ -76,7 +82,7 @@ export async function teacherStage(run: Run): Promise<void> {
     });
   const result = await run.train(
     'teacher',
-    { name: 'teacher', modules: { text_encoder: textEncoder, unet }, loss, preview },
+    { name: 'teacher', modules: { text_encoder: textEncoder, unet }, batch, loss, preview },
     recipe.train,
   );
   await saveModule(run.model, 'text_encoder', textEncoder, 'CLIPTextModel');

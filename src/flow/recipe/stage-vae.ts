@@ -23,10 +23,12 @@ export async function vaeStage(run: Run): Promise<void> {
   const side = size / vae.factor;
   const noiseSize = batchSize * side * side * channels;
 
-  const loss = (step: number): Tensor => {
-    const images = tensor(gatherImages(data, batchAt(sampler, step)), [batchSize, size, size, 3]);
+  const batch = (step: number): Tensor[] => [
+    tensor(gatherImages(data, batchAt(sampler, step)), [batchSize, size, size, 3]),
+    tensor(normal(seed, 'vae noise', noiseSize, step * noiseSize), [batchSize, side, side, channels]),
+  ];
+  const loss = (images: Tensor, noise: Tensor): Tensor => {
     const posterior = vae.encode(images);
-    const noise = tensor(normal(seed, 'vae noise', noiseSize, step * noiseSize), [batchSize, side, side, channels]);
     const rebuilt = vae.decode(vae.sample(posterior, noise));
     const weights = recipe.loss;
     const error = add(mul(l1(rebuilt, images), weights.l1), mul(mse(rebuilt, images), weights.l2));
@@ -49,7 +51,7 @@ export async function vaeStage(run: Run): Promise<void> {
       ],
     });
   };
-  const result = await run.train('vae', { name: 'vae', modules: { vae }, loss, preview }, recipe.train);
+  const result = await run.train('vae', { name: 'vae', modules: { vae }, batch, loss, preview }, recipe.train);
 
   const { latents, error } = await encodeAll(vae, data.images, size);
   Object.assign(vae.config, { scaling_factor: 1, ...latentStatistics(latents, channels) });
