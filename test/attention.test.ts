@@ -1,9 +1,10 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { attention } from '../src/kernels/attention.ts';
+import type { GpuArray } from '../src/kernels/index.ts';
 import { checkOp, testGpu } from './check-op.ts';
 
-const variants = ['naive', 'fused'];
+const variants = ['naive', 'subgroup', 'workgroup'];
 const test = suite('attention');
 
 test('agrees with its reference, forwards and backwards', async () => {
@@ -99,6 +100,36 @@ test('wide heads', async () => {
     { heads: 1 },
     { variants, samples: 60 },
   );
+});
+test('heads as wide as those of a VAE', () =>
+  checkOp(
+    attention,
+    [
+      [1, 5, 512],
+      [1, 6, 512],
+      [1, 6, 512],
+    ],
+    {},
+    { variants, samples: 20 },
+  ));
+test('the scores are never stored, forwards and backwards', async () => {
+  const gpu = await testGpu();
+  const T = 1024,
+    scores = T * T * 4;
+  for (const variant of ['subgroup', 'workgroup']) {
+    gpu.capabilities.force.attention = variant;
+    using q = gpu.zeros([1, T, 8]);
+    await gpu.trim();
+    gpu.resetPeak();
+    const before = gpu.memory().peak;
+    const { output, saved } = attention.forward(gpu, [q, q, q], {});
+    const gradients = attention.backward!(gpu, output, saved as GpuArray[], {}, [true, true, true]);
+    await gpu.idle();
+    assert.ok(gpu.memory().peak - before < scores / 8, `${variant}: ${gpu.memory().peak - before} bytes`);
+    for (const array of new Set([...gradients, ...saved!])) if (array !== q) array?.dispose();
+    output.dispose();
+  }
+  delete gpu.capabilities.force.attention;
 });
 test('sharp scores stay exact', () =>
   checkOp(

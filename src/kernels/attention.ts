@@ -1,20 +1,34 @@
 import type { GpuArray } from './array.ts';
 import { compositeBackward, compositeForward } from './attention-composite.ts';
 import { fits, fusedBackward, fusedForward } from './attention-fused.ts';
+import type { FusedKernel } from './attention-fused.ts';
 import { attentionSizes } from './attention-layout.ts';
 import type { AttentionAttrs, AttentionSizes } from './attention-layout.ts';
 import type { Capabilities } from './device.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 
-/** 'fused' never stores the scores; 'naive' does, and runs anywhere. */
+/** Scores that are cheaper stored than computed twice, where no lanes hold them. */
+const FEW_SCORES = 2 ** 20;
+
+/**
+ * 'subgroup' and 'workgroup' never store the scores; 'naive' does, in matrix products, which software adapters without SIMD
+ * lanes of a known width do faster while the scores are few.
+ */
 export function pickAttention(
   s: AttentionSizes,
   { family, subgroups, subgroupSize, force }: Capabilities,
-): 'fused' | 'naive' {
-  const possible = subgroups && subgroupSize === 8 && fits(s, subgroupSize);
-  if (!possible || force.attention === 'naive') return 'naive';
-  return family === 'cpu' || force.attention === 'fused' ? 'fused' : 'naive';
+): FusedKernel | 'naive' {
+  const possible = {
+    subgroup: subgroups && subgroupSize === 8 && fits(s, 'subgroup', subgroupSize),
+    workgroup: fits(s, 'workgroup', 0),
+    naive: true,
+  };
+  const wanted = force.attention as keyof typeof possible | undefined;
+  if (wanted && possible[wanted]) return wanted;
+  if (family === 'cpu' && possible.subgroup) return 'subgroup';
+  const few = family === 'cpu' && s.batch * s.heads * s.queries * s.keys <= FEW_SCORES;
+  return possible.workgroup && !few ? 'workgroup' : 'naive';
 }
 
 /**
@@ -34,18 +48,20 @@ export const attention: Op<[q: GpuArray, k: GpuArray, v: GpuArray, bias?: GpuArr
   forward(gpu, [q, k, v, bias], attrs) {
     const s = attentionSizes(q, k, v, bias, attrs);
     const inputs = { q, k, v, bias };
-    if (pickAttention(s, gpu.capabilities) === 'naive') {
+    const kernel = pickAttention(s, gpu.capabilities);
+    if (kernel === 'naive') {
       const output = compositeForward(gpu, inputs, s);
       return { output, saved: [q, k, v, bias] };
     }
-    const { y, logSumExp } = fusedForward(gpu, inputs, s);
+    const { y, logSumExp } = fusedForward(gpu, kernel, inputs, s);
     return { output: y, saved: [q, k, v, bias, y, logSumExp] };
   },
   backward(gpu, dy, [q, k, v, bias, y, logSumExp], attrs, needs) {
     const s = attentionSizes(q, k, v, bias, attrs);
     const inputs = { q, k, v, bias };
-    if (!logSumExp || (bias && needs[3])) return compositeBackward(gpu, dy, inputs, s, needs);
-    return fusedBackward(gpu, dy, { ...inputs, y, logSumExp }, s, needs);
+    const kernel = pickAttention(s, gpu.capabilities);
+    if (kernel === 'naive' || !logSumExp || (bias && needs[3])) return compositeBackward(gpu, dy, inputs, s, needs);
+    return fusedBackward(gpu, kernel, dy, { ...inputs, y, logSumExp }, s, needs);
   },
   reference([q, k, v, bias], attrs) {
     const s = attentionSizes(q, k, v, bias, attrs);
