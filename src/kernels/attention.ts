@@ -9,7 +9,7 @@ import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 
 /** Scores that are cheaper stored than computed twice, where no lanes hold them. */
-const FEW_SCORES = 2 ** 20;
+const FEW_SCORES = 2 ** 22;
 
 /**
  * 'subgroup' and 'workgroup' never store the scores; 'naive' does, in matrix products, which software adapters without SIMD
