@@ -11,6 +11,8 @@ export interface DeviceOptions {
   /** Dawn features to switch on or off beside the usual ones (Node). */
   enable?: string[];
   disable?: string[];
+  /** Remember where each array was made, for `gpu.leaks()`. Slow. */
+  traceLeaks?: boolean;
 }
 
 /** What kernels may use on this adapter. `pick` functions choose variants from this alone. */

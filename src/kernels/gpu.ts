@@ -4,6 +4,8 @@ import type { DType, Shape, Storage, TypedArray } from './array.ts';
 import { openDevice } from './device.ts';
 import type { Capabilities, DeviceOptions } from './device.ts';
 import { GpuError, shapeError } from './errors.ts';
+import { Leaks } from './leaks.ts';
+import type { Leak } from './leaks.ts';
 import { Pipelines } from './pipelines.ts';
 import type { Pipeline } from './pipelines.ts';
 import { checkInput, Recorder } from './plan.ts';
@@ -34,11 +36,7 @@ export class Gpu {
   #none: GpuArray | undefined;
   #profiler: Profiler | undefined;
   #recorder: Recorder | undefined;
-  #collected = new FinalizationRegistry<Storage>((storage) => {
-    if (this.#destroyed) return;
-    this.#pool.memory.leaked++;
-    this.release(storage);
-  });
+  #leaks: Leaks;
 
   /** Dispatches so far. */
   dispatches = 0;
@@ -48,8 +46,10 @@ export class Gpu {
     readonly device: GPUDevice,
     readonly capabilities: Capabilities,
     readonly toggles: readonly string[],
+    { traceLeaks }: DeviceOptions,
   ) {
     this.limits = device.limits;
+    this.#leaks = new Leaks((storage) => this.#collect(storage), traceLeaks);
     this.#queue = device.queue;
     this.#pool = new Pool(device);
     this.#pipelines = new Pipelines(device);
@@ -64,7 +64,7 @@ export class Gpu {
 
   static async create(options: DeviceOptions = {}): Promise<Gpu> {
     const { adapter, device, capabilities, toggles } = await openDevice(options);
-    return new Gpu(adapter, device, capabilities, toggles);
+    return new Gpu(adapter, device, capabilities, toggles, options);
   }
 
   /** An array with undefined contents. */
@@ -323,6 +323,22 @@ export class Gpu {
     return { ...this.#pool.memory };
   }
 
+  /** What the garbage collector had to free so far, by the op that made it: see docs/memory.md. */
+  leaks(): Leak[] {
+    return this.#leaks.list();
+  }
+
+  /** Arrays that `work` makes are `op`'s, should they leak. */
+  named<T>(op: string, work: () => T): T {
+    const before = this.#leaks.op;
+    this.#leaks.op = op;
+    try {
+      return work();
+    } finally {
+      this.#leaks.op = before;
+    }
+  }
+
   /** Forget the peak so far, to measure the next piece of work. */
   resetPeak(): void {
     this.#pool.memory.peak = this.#pool.memory.live + this.#pool.memory.pooled;
@@ -344,11 +360,11 @@ export class Gpu {
   /** For GpuArray. */
   watch(array: GpuArray, storage: Storage): void {
     if (storage.planned) this.#recorder?.watch(array);
-    else this.#collected.register(array, storage, array);
+    else this.#leaks.watch(array, storage);
   }
   forget(array: GpuArray): void {
     if (array.storage.planned) this.#recorder?.forget(array);
-    else this.#collected.unregister(array);
+    else this.#leaks.forget(array);
   }
   release(storage: Storage): void {
     if (--storage.refs > 0) return;
@@ -361,6 +377,13 @@ export class Gpu {
       throw new GpuError(
         `${what}: a function that is being compiled has no numbers yet\n  return the tensor and read it after the call`,
       );
+  }
+
+  #collect(storage: Storage): number | undefined {
+    if (this.#destroyed) return undefined;
+    this.#pool.memory.leaked++;
+    this.release(storage);
+    return storage.refs ? 0 : storage.bytes;
   }
 
   #fail(error: Error): void {

@@ -142,6 +142,8 @@ export function apply<I extends Inputs, A>(op: Op<I, A>, operands: Operands<I>, 
   const first = inputs.find((t) => t !== undefined)!;
   const gpu = first.array.gpu;
   const arrays = inputs.map((t) => t?.array);
-  const { output, saved = [] } = op.forward(gpu, arrays as unknown as I, attrs);
-  return new Tensor(output, record(op as unknown as Op, attrs as object, inputs, output, saved));
+  return gpu.named(op.name, () => {
+    const { output, saved = [] } = op.forward(gpu, arrays as unknown as I, attrs);
+    return new Tensor(output, record(op as unknown as Op, attrs as object, inputs, output, saved));
+  });
 }
