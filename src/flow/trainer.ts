@@ -26,6 +26,8 @@ export interface TrainOptions {
   emaDecay: number;
   checkpointingSteps: number;
   checkpointingMinutes?: number;
+  /** Keep less of the U-Net's forward pass and compute it again in backward (--gradient_checkpointing). */
+  gradientCheckpointing?: boolean;
 }
 
 /** What is trained, and how one step's loss comes about. The loss is recorded at the first step and replayed (see `compile`). */

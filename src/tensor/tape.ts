@@ -3,7 +3,17 @@ import type { GpuArray, Op } from '../kernels/index.ts';
 import type { Tensor } from './tensor.ts';
 
 let recording = true;
+/** Inside the first pass of a checkpoint: the nodes that its graph would have begun at. */
+let noted: Set<Node> | undefined;
 let counter = 0;
+
+/** A part of a forward pass that kept its inputs only. */
+export interface Segment {
+  /** Compute it again from those inputs, which it frees, remembering all; one held node for each output. */
+  again(inputs: readonly GpuArray[]): (Node | undefined)[];
+  /** One for each output. */
+  nodes: Node[];
+}
 
 /** One step of a forward pass, or a leaf. Holds what backward needs until backward has used it or nobody can ask any more. */
 export class Node {
@@ -18,8 +28,14 @@ export class Node {
     readonly parents: readonly (Node | undefined)[],
     public saved: readonly (GpuArray | undefined)[],
     readonly leaf?: Tensor,
+    readonly segment?: Segment,
   ) {
-    for (const parent of parents) if (parent) parent.refs++;
+    for (const parent of parents) parent?.ref();
+  }
+
+  ref(): this {
+    this.refs++;
+    return this;
   }
 
   unref(): void {
@@ -35,13 +51,26 @@ export class Node {
 }
 
 /** Compute without remembering: sampling, evaluation, optimiser steps. */
-export function noGrad<T>(fn: () => T): T {
-  const before = recording;
-  recording = false;
+export const noGrad = <T>(fn: () => T): T => remembering(false, undefined, fn);
+
+/** Compute and remember, also inside noGrad. */
+export const withGrad = <T>(fn: () => T): T => remembering(true, undefined, fn);
+
+/** Compute without remembering; also returns the nodes of what `fn` used. */
+export function noting<T>(fn: () => T): [result: T, used: Node[]] {
+  const nodes = new Set<Node>();
+  return [remembering(false, nodes, fn), [...nodes]];
+}
+
+export const isRecording = (): boolean => recording;
+
+function remembering<T>(on: boolean, nodes: Set<Node> | undefined, fn: () => T): T {
+  const before = [recording, noted] as const;
+  [recording, noted] = [on, nodes];
   try {
     return fn();
   } finally {
-    recording = before;
+    [recording, noted] = before;
   }
 }
 
@@ -56,6 +85,7 @@ export function record(
   saved: readonly (GpuArray | undefined)[],
 ): Node | undefined {
   const borrowed = new Set<GpuArray | undefined>([output, ...inputs.map((t) => t?.array)]);
+  if (noted && op.backward) for (const t of inputs) if (t?.node) noted.add(t.node);
   if (!recording || !op.backward || !inputs.some((t) => t?.node)) {
     for (const array of new Set(saved)) if (!borrowed.has(array)) array?.dispose();
     return undefined;
@@ -69,12 +99,27 @@ export function record(
   );
 }
 
+type Deliver = (leaf: Tensor, gradient: GpuArray) => void;
+
 /** Walk back from `root`; `deliver` gets the gradient of each leaf, added to what it had. */
-export function runBackward(root: Node, seed: GpuArray, deliver: (leaf: Tensor, gradient: GpuArray) => void): void {
-  const gradients = new Map<Node, GpuArray>([[root, seed]]);
-  for (const node of reachable(root)) {
+export function runBackward(root: Node, seed: GpuArray, deliver: Deliver): void {
+  walk(reachable([root]), new Map([[root, seed]]), deliver);
+}
+
+function walk(nodes: readonly Node[], gradients: Map<Node, GpuArray>, deliver: Deliver): void {
+  for (const node of nodes) {
     const dy = gradients.get(node);
     if (!dy) continue;
+    if (node.spent) {
+      const op = node.op?.name ?? 'checkpoint';
+      throw new Error(
+        `${op}: backward was already run through here\n  run the forward pass again before a second backward()`,
+      );
+    }
+    if (node.segment) {
+      walkAgain(node.segment, node.saved as readonly GpuArray[], gradients, deliver);
+      continue;
+    }
     gradients.delete(node);
     if (node.leaf) {
       const before = node.leaf.grad;
@@ -82,23 +127,55 @@ export function runBackward(root: Node, seed: GpuArray, deliver: (leaf: Tensor, 
       deliver(node.leaf, before ? sum(before.array, dy) : dy);
       continue;
     }
-    if (node.spent)
-      throw new Error(
-        `${node.op!.name}: backward was already run through here\n  run the forward pass again before a second backward()`,
-      );
     const needs = node.parents.map((parent) => parent !== undefined);
-    const results = node.op!.backward!(dy.gpu, dy, node.saved as readonly GpuArray[], node.attrs, needs);
+    const results = dy.gpu.named(`${node.op!.name} backward`, () =>
+      node.op!.backward!(dy.gpu, dy, node.saved as readonly GpuArray[], node.attrs, needs),
+    );
     node.parents.forEach((parent, i) => {
       const gradient = results[i];
       if (!gradient) return;
-      if (!parent) return gradient.dispose();
-      const before = gradients.get(parent);
-      gradients.set(parent, before ? sum(before, gradient) : gradient);
+      if (parent) add(gradients, parent, gradient);
+      else gradient.dispose();
     });
     dy.dispose();
     node.release();
     node.spent = true;
   }
+}
+
+/**
+ * Make a segment again and walk back through it. Its outputs come together: all that used any of them came before. Its
+ * new nodes lead to the very nodes that the segment began at, so gradients add up in the order of a plain pass.
+ */
+function walkAgain(
+  { again, nodes }: Segment,
+  inputs: readonly GpuArray[],
+  gradients: Map<Node, GpuArray>,
+  deliver: Deliver,
+) {
+  const first = counter;
+  const roots = again(inputs);
+  nodes.forEach((node, i) => {
+    const dy = gradients.get(node);
+    gradients.delete(node);
+    node.release();
+    node.spent = true;
+    const root = roots[i];
+    if (dy && root) add(gradients, root, dy);
+    else dy?.dispose();
+  });
+  const held = roots.filter((root) => root !== undefined);
+  walk(
+    reachable(held).filter((node) => node.order >= first),
+    gradients,
+    deliver,
+  );
+  for (const root of held) root.unref();
+}
+
+function add(gradients: Map<Node, GpuArray>, node: Node, gradient: GpuArray): void {
+  const before = gradients.get(node);
+  gradients.set(node, before ? sum(before, gradient) : gradient);
 }
 
 /** Consumes both. In place where nobody else holds the memory. */
@@ -115,9 +192,9 @@ function sum(a: GpuArray, b: GpuArray): GpuArray {
   return a;
 }
 
-/** Every node that `root` depends on, latest first: an order in which each comes after all that used it. */
-function reachable(root: Node): Node[] {
-  const seen = new Set([root]);
+/** Every node that `roots` depend on, latest first: an order in which each comes after all that used it. */
+function reachable(roots: readonly Node[]): Node[] {
+  const seen = new Set(roots);
   for (const node of seen) for (const parent of node.parents) if (parent) seen.add(parent);
   return [...seen].sort((a, b) => b.order - a.order);
 }

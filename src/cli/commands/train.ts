@@ -5,7 +5,7 @@ import type { Recipe, StageName } from '../../flow/recipe/recipe.ts';
 import { Interrupted, runRecipe, savedRecipe } from '../../flow/recipe/stages.ts';
 import type { Progress, TrainOptions } from '../../flow/trainer.ts';
 import { artist } from '../artist.ts';
-import { choice, command, float, int, text, UsageError } from '../command.ts';
+import { choice, command, flag, float, int, text, UsageError } from '../command.ts';
 
 const schedulers = ['constant', 'constant_with_warmup', 'linear', 'cosine'] as const;
 
@@ -30,6 +30,7 @@ export default command(
     lr_warmup_steps: int(undefined, 'steps over which it rises', { min: 0 }),
     max_grad_norm: float(undefined, 'clip gradients to this norm', { min: 0 }),
     adam_weight_decay: float(undefined, 'weight decay', { min: 0 }),
+    gradient_checkpointing: flag(false, 'less memory for a third more time: compute the U-Net again in backward'),
     seed: int(undefined, 'of everything random', { min: 0 }),
     checkpointing_steps: int(undefined, 'steps between checkpoints', { min: 1 }),
     resume_from_checkpoint: text('latest', '"latest", "none", or the name of one, such as checkpoint-500'),
@@ -97,6 +98,7 @@ interface Given {
   lr_warmup_steps?: number;
   max_grad_norm?: number;
   adam_weight_decay?: number;
+  gradient_checkpointing: boolean;
   seed?: number;
   checkpointing_steps?: number;
 }
@@ -143,6 +145,8 @@ async function recipeOf(given: Given): Promise<Recipe> {
     set('maxGradNorm', given.max_grad_norm);
     set('weightDecay', given.adam_weight_decay);
     set('checkpointingSteps', given.checkpointing_steps);
+    if (given.gradient_checkpointing || train.gradientCheckpointing)
+      train.gradientCheckpointing = given.gradient_checkpointing;
   }
   if (given.max_minutes !== undefined) setMinutes(recipe, given.max_minutes, given.stage, chosen);
   return recipe;

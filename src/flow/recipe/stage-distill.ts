@@ -29,6 +29,7 @@ export async function distillStage(run: Run): Promise<void> {
   const { shape } = await cachedLatents(run);
   const texts = await encodeCaptions(run);
   const unet = await openNetwork(run, 'unet_reflow');
+  unet.gradientCheckpointing = recipe.train.gradientCheckpointing ?? false;
   const folder = join(await run.stageFolder('distill'), 'pairs');
   await mkdir(folder, { recursive: true });
   const drawn = drawPrompts(data, recipe.pairs.count, seed + 5, specificCaption).map(({ text }) => text);

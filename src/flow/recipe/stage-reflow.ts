@@ -27,6 +27,7 @@ export async function reflowStage(run: Run): Promise<void> {
   const texts = await encodeCaptions(run);
   const pairs = await readPairs(join(run.folder, 'pairs'), latentSize(shape));
   const unet = await openNetwork(run, 'unet_teacher');
+  unet.gradientCheckpointing = recipe.train.gradientCheckpointing ?? false;
   const { batchSize } = recipe.train;
   const sampler = new BatchSampler(
     pairs.prompts.map((prompt) => [prompt]),

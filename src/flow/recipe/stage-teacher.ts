@@ -35,6 +35,7 @@ export async function teacherStage(run: Run): Promise<void> {
     pad_token_id: tokenizer.padId,
   });
   const unet = new UNet2DConditionModel(config).initialize(seed + 2);
+  unet.gradientCheckpointing = recipe.train.gradientCheckpointing ?? false;
   run.say(
     `teacher: U-Net with ${millions(unet.parameterCount)} parameters, text encoder with ${millions(textEncoder.parameterCount)}`,
   );

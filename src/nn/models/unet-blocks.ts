@@ -1,4 +1,4 @@
-import { concat } from '../../tensor/index.ts';
+import { checkpoint, concat } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { Downsample2D, Upsample2D } from '../layers/sampling.ts';
 import { ResnetBlock2D } from '../layers/resnet.ts';
@@ -13,6 +13,11 @@ export interface BlockOptions {
   /** What its transformers need; undefined for blocks without. */
   attention?: { heads: number; context: number; layers: number; useLinear: boolean };
 }
+
+/** How a layer is called: at once, or as a checkpoint that backward computes again. */
+export type Call = <I extends readonly Tensor[]>(layer: (...inputs: I) => Tensor, ...inputs: I) => Tensor;
+export const plainly: Call = (layer, ...inputs) => layer(...inputs);
+export const checkpointed: Call = (layer, ...inputs) => checkpoint(layer, ...inputs);
 
 /** Resnets, each followed by a transformer if the block has them, then half the size. */
 export class DownBlock2D extends Module {
@@ -29,11 +34,13 @@ export class DownBlock2D extends Module {
   }
 
   /** x: [B, H, W, I], temb: [B, E], context: [B, T, D] → [B, H/2, W/2, O]; every layer's output also goes to `skips` */
-  forward(x: Tensor, temb: Tensor, context: Tensor, skips: Tensor[]): Tensor {
+  forward(x: Tensor, temb: Tensor, context: Tensor, skips: Tensor[], call = plainly): Tensor {
     for (const [i, resnet] of this.resnets.entries()) {
-      x = resnet.forward(x, temb);
-      if (this.attentions) x = this.attentions[i].forward(x, context);
-      skips.push(x);
+      const layer = (x: Tensor, temb: Tensor, context: Tensor) => {
+        const h = resnet.forward(x, temb);
+        return this.attentions ? this.attentions[i].forward(h, context) : h;
+      };
+      skips.push((x = call(layer, x, temb, context)));
     }
     if (this.downsamplers) skips.push((x = this.downsamplers[0].forward(x)));
     return x;
@@ -52,10 +59,11 @@ export class MidBlock2D extends Module {
   }
 
   /** x: [B, H, W, C], temb: [B, E], context: [B, T, D] → [B, H, W, C] */
-  forward(x: Tensor, temb: Tensor, context: Tensor): Tensor {
-    x = this.resnets[0].forward(x, temb);
-    x = this.attentions[0].forward(x, context);
-    return this.resnets[1].forward(x, temb);
+  forward(x: Tensor, temb: Tensor, context: Tensor, call = plainly): Tensor {
+    x = call((x, temb) => this.resnets[0].forward(x, temb), x, temb);
+    const layer = (x: Tensor, temb: Tensor, context: Tensor) =>
+      this.resnets[1].forward(this.attentions[0].forward(x, context), temb);
+    return call(layer, x, temb, context);
   }
 }
 
@@ -75,10 +83,13 @@ export class UpBlock2D extends Module {
   }
 
   /** x: [B, H, W, I], skips: taken from the end → [B, 2H, 2W, O], or the size of the next skip */
-  forward(x: Tensor, temb: Tensor, context: Tensor, skips: Tensor[]): Tensor {
+  forward(x: Tensor, temb: Tensor, context: Tensor, skips: Tensor[], call = plainly): Tensor {
     for (const [i, resnet] of this.resnets.entries()) {
-      x = resnet.forward(concat([x, skips.pop()!], { axis: -1 }), temb);
-      if (this.attentions) x = this.attentions[i].forward(x, context);
+      const layer = (x: Tensor, skip: Tensor, temb: Tensor, context: Tensor) => {
+        const h = resnet.forward(concat([x, skip], { axis: -1 }), temb);
+        return this.attentions ? this.attentions[i].forward(h, context) : h;
+      };
+      x = call(layer, x, skips.pop()!, temb, context);
     }
     const next = skips.at(-1);
     return this.upsamplers ? this.upsamplers[0].forward(x, next && [next.shape[1], next.shape[2]]) : x;

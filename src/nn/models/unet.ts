@@ -4,7 +4,7 @@ import { Conv2d } from '../layers/conv2d.ts';
 import { GroupNorm } from '../layers/norm.ts';
 import { TimestepEmbedding, timesteps } from '../layers/time.ts';
 import { Module } from '../module.ts';
-import { DownBlock2D, MidBlock2D, UpBlock2D } from './unet-blocks.ts';
+import { checkpointed, DownBlock2D, MidBlock2D, plainly, UpBlock2D } from './unet-blocks.ts';
 import { completeConfig, perLevel } from './unet-config.ts';
 import type { UNetConfig } from './unet-config.ts';
 
@@ -30,6 +30,8 @@ export class UNet2DConditionModel extends Module {
   conv_norm_out: GroupNorm;
   conv_out: Conv2d;
   readonly config: UNetConfig;
+  /** Keep the ends of each layer only, and compute the rest again in backward: less memory, one more forward pass. */
+  gradientCheckpointing = false;
 
   /** `config`: diffusers' config.json; what it leaves out is as in Stable Diffusion 1.5. */
   constructor(config: Partial<UNetConfig> = {}) {
@@ -111,9 +113,10 @@ export class UNet2DConditionModel extends Module {
     const temb = silu(this.embedTimes(waves, added));
     let x = this.conv_in.forward(this.config.center_input_sample ? add(mul(sample, 2), -1) : sample);
     const skips = [x];
-    for (const block of this.down_blocks) x = block.forward(x, temb, text, skips);
-    x = this.mid_block.forward(x, temb, text);
-    for (const block of this.up_blocks) x = block.forward(x, temb, text, skips);
+    const call = this.gradientCheckpointing ? checkpointed : plainly;
+    for (const block of this.down_blocks) x = block.forward(x, temb, text, skips, call);
+    x = this.mid_block.forward(x, temb, text, call);
+    for (const block of this.up_blocks) x = block.forward(x, temb, text, skips, call);
     return this.conv_out.forward(this.conv_norm_out.forward(x));
   }
 
