@@ -1,4 +1,4 @@
-import { shapeError } from './errors.ts';
+import { OutOfMemoryError, shapeError } from './errors.ts';
 import type { Gpu } from './gpu.ts';
 
 export type DType = 'f32' | 'i32' | 'u32';
@@ -8,7 +8,10 @@ export type Shape = readonly number[];
 /** A pooled GPU buffer with a count of the arrays that lie in it. */
 export interface Storage {
   readonly id: number;
-  readonly buffer: GPUBuffer;
+  /** Replaced when it could not be allocated at first. */
+  buffer: GPUBuffer;
+  /** It could not be allocated at all. */
+  failed?: boolean;
   /** Size class, in bytes. */
   readonly bytes: number;
   refs: number;
@@ -52,8 +55,10 @@ export class GpuArray {
     return new GpuArray(this.gpu, this.storage, shape, dtype);
   }
 
-  /** @throws when this array was freed, naming the op that wanted it */
+  /** @throws when this array was freed or its memory is gone, naming the op that wanted it */
   check(op: string): void {
+    if (this.gpu.lost) throw this.gpu.lost.at(op);
+    if (this.storage.failed) throw new OutOfMemoryError(`${op}: an operand has no memory, its allocation failed`);
     if (this.#disposed) {
       throw shapeError(
         op,

@@ -13,7 +13,24 @@ export interface DeviceOptions {
   disable?: string[];
   /** Remember where each array was made, for `gpu.leaks()`. Slow. */
   traceLeaks?: boolean;
+  /**
+   * 'minimum': what every WebGPU adapter has and no feature beyond its core, to see that all works there. Or limits of our
+   * own, for checks: kernels and arrays keep to them even where the device would allow more.
+   */
+  limits?: 'minimum' | Partial<Limits>;
 }
+
+const LIMITS = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+] as const;
+
+/** How much the device takes at once. */
+export type Limits = Record<(typeof LIMITS)[number], number>;
 
 /** What kernels may use on this adapter. `pick` functions choose variants from this alone. */
 export interface Capabilities {
@@ -39,23 +56,19 @@ export async function openDevice(options: DeviceOptions = {}) {
     (await gpu.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null)) ??
     (await gpu.requestAdapter({ forceFallbackAdapter: true }).catch(() => null));
   if (!adapter) throw new GpuError(noAdapter());
-  const features = options.coreOnly ? [] : WANTED.filter((f) => adapter.features.has(f));
-  const requiredLimits: Record<string, number> = {};
-  for (const name of LIMITS) requiredLimits[name] = adapter.limits[name] as number;
+  const minimum = options.limits === 'minimum';
+  const features = options.coreOnly || minimum ? [] : WANTED.filter((f) => adapter.features.has(f));
+  const requiredLimits = minimum ? {} : each((name) => adapter.limits[name]);
   const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits });
-  return { adapter, device, capabilities: capabilitiesOf(adapter, device, options), toggles };
+  const own: Partial<Limits> = typeof options.limits === 'object' ? options.limits : {};
+  const limits = each((name) => Math.min(device.limits[name], own[name] ?? Infinity));
+  return { adapter, device, capabilities: capabilitiesOf(adapter, device, limits, options), limits, toggles };
 }
 
-const LIMITS = [
-  'maxBufferSize',
-  'maxStorageBufferBindingSize',
-  'maxStorageBuffersPerShaderStage',
-  'maxComputeWorkgroupStorageSize',
-  'maxComputeInvocationsPerWorkgroup',
-  'maxComputeWorkgroupSizeX',
-] as const;
+const each = (value: (name: (typeof LIMITS)[number]) => number): Limits =>
+  Object.fromEntries(LIMITS.map((name) => [name, value(name)])) as Limits;
 
-function capabilitiesOf(adapter: GPUAdapter, device: GPUDevice, options: DeviceOptions): Capabilities {
+function capabilitiesOf(adapter: GPUAdapter, device: GPUDevice, limits: Limits, options: DeviceOptions): Capabilities {
   const info = adapter.info as GPUAdapterInfo & {
     isFallbackAdapter?: boolean;
     subgroupMinSize?: number;
@@ -71,8 +84,8 @@ function capabilitiesOf(adapter: GPUAdapter, device: GPUDevice, options: DeviceO
     subgroupSize: fixed ? (info.subgroupMinSize ?? 0) : 0,
     f16: device.features.has('shader-f16'),
     timestamps: device.features.has('timestamp-query'),
-    workgroupStorage: device.limits.maxComputeWorkgroupStorageSize,
-    invocations: device.limits.maxComputeInvocationsPerWorkgroup,
+    workgroupStorage: limits.maxComputeWorkgroupStorageSize,
+    invocations: limits.maxComputeInvocationsPerWorkgroup,
     force: options.force ?? {},
   };
 }

@@ -10,6 +10,35 @@ export class GpuError extends Error {
   override name = 'GpuError';
 }
 
+/** An allocation failed, also after pooled memory was given back. The device goes on; what waited to be submitted is forgotten. */
+export class OutOfMemoryError extends GpuError {
+  override name = 'OutOfMemoryError';
+}
+
+/** The device is gone, and all arrays on it. */
+export class DeviceLostError extends GpuError {
+  override name = 'DeviceLostError';
+
+  constructor(
+    readonly reason: string,
+    readonly details: string,
+    op = '',
+  ) {
+    super(
+      [
+        `${op && `${op}: `}the GPU device was lost (${reason})`,
+        ...(details ? [`  ${details}`] : []),
+        '  init() opens another; make the tensors and models again there, and go on from the last checkpoint',
+      ].join('\n'),
+    );
+  }
+
+  /** The same for an op that came later. */
+  at(op: string): DeviceLostError {
+    return new DeviceLostError(this.reason, this.details, op);
+  }
+}
+
 type Described = { shape: readonly number[]; dtype?: string } | readonly number[] | number | string | undefined;
 
 /** `shapeError('matmul', 'inner sizes differ (768 ≠ 77)', { a, b }, 'did you mean matmul(a, transpose(b))?')` */

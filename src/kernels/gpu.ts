@@ -2,13 +2,13 @@ import { wait } from '#platform';
 import { GpuArray, sizeOf } from './array.ts';
 import type { DType, Shape, Storage, TypedArray } from './array.ts';
 import { openDevice } from './device.ts';
-import type { Capabilities, DeviceOptions } from './device.ts';
-import { GpuError, shapeError } from './errors.ts';
+import type { Capabilities, DeviceOptions, Limits } from './device.ts';
+import { DeviceLostError, GpuError, OutOfMemoryError, shapeError } from './errors.ts';
 import { Leaks } from './leaks.ts';
 import type { Leak } from './leaks.ts';
 import { Pipelines } from './pipelines.ts';
 import type { Pipeline } from './pipelines.ts';
-import { checkInput, Recorder } from './plan.ts';
+import { checkInput, Recorder, touched } from './plan.ts';
 import type { Command, Plan } from './plan.ts';
 import { Pool } from './pool.ts';
 import type { Memory } from './pool.ts';
@@ -23,14 +23,19 @@ const READ_BACK = 0x1 | 0x8; // MAP_READ | COPY_DST
  * order; nothing blocks, and only `read` and `idle` wait.
  */
 export class Gpu {
-  readonly limits: GPUSupportedLimits;
   #pool: Pool;
   #pipelines: Pipelines;
   #commands: Command[] = [];
   #batch = 0;
+  /** Batches before this one are on the GPU, or forgotten. */
+  #submitted = 0;
   #backlog: Promise<void> | undefined;
-  #staging = new Map<number, GPUBuffer[]>();
+  #staging = new Map<number, Storage[]>();
+  /** What went wrong and was not thrown yet, or stays wrong. */
   #failure: Error | undefined;
+  /** What went wrong last, and how often something did: batches from before are not submitted. */
+  #last: Error | undefined;
+  #failures = 0;
   #destroyed = false;
   #queue: GPUQueue;
   #none: GpuArray | undefined;
@@ -45,30 +50,40 @@ export class Gpu {
     readonly adapter: GPUAdapter,
     readonly device: GPUDevice,
     readonly capabilities: Capabilities,
+    readonly limits: Limits,
     readonly toggles: readonly string[],
     { traceLeaks }: DeviceOptions,
   ) {
-    this.limits = device.limits;
     this.#leaks = new Leaks((storage) => this.#collect(storage), traceLeaks);
     this.#queue = device.queue;
-    this.#pool = new Pool(device);
+    this.#pool = new Pool({
+      device,
+      limit: Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize),
+      isIdle: (storage) => storage.batch < this.#submitted,
+      failed: (error) => this.#fail(error),
+    });
     this.#pipelines = new Pipelines(device);
     device.addEventListener('uncapturederror', (event) => {
       this.#fail(new GpuError(`the GPU refused a command\n  ${(event as GPUUncapturedErrorEvent).error.message}`));
     });
     void device.lost.then((info) => {
-      if (!this.#destroyed)
-        this.#fail(new GpuError(`the GPU device was lost (${info.reason || 'unknown'})\n  ${info.message}`));
+      this.#fail(new DeviceLostError(info.reason || 'unknown', info.message));
     });
   }
 
   static async create(options: DeviceOptions = {}): Promise<Gpu> {
-    const { adapter, device, capabilities, toggles } = await openDevice(options);
-    return new Gpu(adapter, device, capabilities, toggles, options);
+    const { adapter, device, capabilities, limits, toggles } = await openDevice(options);
+    return new Gpu(adapter, device, capabilities, limits, toggles, options);
+  }
+
+  /** Why nothing works any more, once the device is lost. */
+  get lost(): DeviceLostError | undefined {
+    return this.#failure instanceof DeviceLostError ? this.#failure : undefined;
   }
 
   /** An array with undefined contents. */
   empty(shape: Shape, dtype: DType = 'f32'): GpuArray {
+    this.#check();
     for (const d of shape) {
       if (!Number.isInteger(d) || d < 0) throw shapeError('array', `${d} is not a size`, { shape });
     }
@@ -78,12 +93,7 @@ export class Gpu {
 
   zeros(shape: Shape, dtype: DType = 'f32'): GpuArray {
     const array = this.empty(shape, dtype);
-    const bytes = Math.max(4, array.size * 4);
-    if (this.#recorder) this.#recorder.note({ kind: 'clear', to: array.storage, bytes });
-    else {
-      this.#touch(array.storage);
-      this.#push({ kind: 'clear', buffer: array.storage.buffer, bytes });
-    }
+    this.#add({ kind: 'clear', to: array.storage, bytes: Math.max(4, array.size * 4) });
     return array;
   }
 
@@ -124,16 +134,7 @@ export class Gpu {
     to.check('copy');
     if (from.size !== to.size) throw shapeError('copy', 'sizes differ', { from, to });
     if (from.storage === to.storage || from.size === 0) return;
-    if (this.#recorder)
-      return this.#recorder.note({ kind: 'copy', from: from.storage, to: to.storage, bytes: from.size * 4 });
-    this.#touch(from.storage);
-    this.#touch(to.storage);
-    this.#push({
-      kind: 'copy',
-      from: from.storage.buffer,
-      to: to.storage.buffer,
-      bytes: from.size * 4,
-    });
+    this.#add({ kind: 'copy', from: from.storage, to: to.storage, bytes: from.size * 4 });
   }
 
   /**
@@ -148,23 +149,19 @@ export class Gpu {
     grid: readonly number[],
     constants?: Readonly<Record<string, number | boolean | string>>,
   ): void {
-    if (this.#failure) throw this.#failure;
+    this.#check();
     const pipeline = this.#pipelines.get(code, entry, constants);
     for (const array of arrays) {
       array.check(entry);
       if (array.gpu !== this) throw shapeError(entry, 'an operand belongs to another device', { operand: array });
-      this.#touch(array.storage);
     }
     const [x, y = 1, z = 1] = grid;
     if (x > 65535 || y > 65535 || z > 65535)
       throw shapeError(entry, 'grid exceeds 65535 workgroups', { grid }, 'use spread()');
     if (x === 0 || y === 0 || z === 0) return;
-    const uniform = this.#pipelines.uniform(pipeline, uniforms, arrays);
-    const storages = arrays.map(({ storage }) => storage);
-    if (this.#recorder) return this.#recorder.note({ kind: 'run', pipeline, uniform, storages, grid: [x, y, z] });
-    const group = this.#pipelines.group(pipeline, uniform, storages);
-    this.dispatches++;
-    this.#push({ kind: 'run', pipeline, group, grid: [x, y, z] });
+    const slot = this.#pipelines.slot(pipeline, uniforms, arrays);
+    if (!this.#recorder) this.dispatches++;
+    this.#add({ kind: 'run', pipeline, slot, storages: arrays.map((array) => array.storage), grid: [x, y, z] });
   }
 
   /**
@@ -177,13 +174,11 @@ export class Gpu {
     try {
       const given = inputs.map(({ shape, dtype }) => this.empty(shape, dtype));
       const outputs = fn(given);
-      const plan = recorder.finish(this.#pool, this.#pipelines, given, outputs);
-      this.#recorder = undefined;
+      const plan = recorder.finish(this.#pool, given, outputs);
       for (const output of outputs) if (!output.storage.planned) output.dispose();
-      for (const { buffer, data } of recorder.constants) this.#queue.writeBuffer(buffer, 0, data);
+      for (const { to, data } of plan.constants) this.#put(to, data);
       return plan;
     } finally {
-      this.#recorder = recorder;
       recorder.abandon();
       this.#recorder = undefined;
     }
@@ -206,21 +201,20 @@ export class Gpu {
 
   /** Run a plan on these inputs. @returns new arrays */
   replay(plan: Plan, inputs: readonly GpuArray[]): GpuArray[] {
-    if (this.#failure) throw this.#failure;
+    this.#check();
     if (plan.disposed) throw new GpuError('compile: this plan was already freed');
     inputs.forEach((given, i) => {
       given.check('compile');
       checkInput(plan.inputs[i], given, i);
     });
-    for (const { storage, feed } of plan.feeds) this.#put(storage, feed());
+    for (const { to, feed } of plan.feeds) this.#put(to, feed());
     inputs.forEach((given, i) => {
       const { shape, dtype, storage } = plan.inputs[i];
       using target = new GpuArray(this, storage, shape, dtype);
       this.copy(given, target);
     });
     for (const command of plan.commands) {
-      if (command.kind === 'feed') this.#push({ kind: 'write', buffer: command.storage.buffer, data: command.feed() });
-      else this.#push(command);
+      this.#push(command.kind === 'feed' ? { kind: 'write', to: command.to, data: command.feed() } : command);
     }
     for (const storage of plan.storages) this.#touch(storage);
     this.dispatches += plan.dispatches;
@@ -243,33 +237,33 @@ export class Gpu {
 
   /** Hand the open list to the GPU. Called by itself every 128 commands and before anything is read. */
   flush(): void {
-    if (this.#failure) throw this.#failure;
+    this.#check();
     if (!this.#commands.length) return;
     const commands = this.#commands;
     this.#batch++;
     this.#commands = [];
-    const waiting = commands.flatMap((c) => (c.kind === 'run' && !c.pipeline.compiled ? [c.pipeline.ready] : []));
+    const compiling = commands.flatMap((c) => (c.kind === 'run' && !c.pipeline.compiled ? [c.pipeline.ready] : []));
+    const waiting = [...new Set(compiling), ...this.#pool.unsure];
     if (!waiting.length && !this.#backlog) return this.#submit(commands);
-    const turn: Promise<void> = Promise.all([this.#backlog, ...new Set(waiting)]).then(
-      () => {
+    const failures = this.#failures;
+    const turn: Promise<void> = Promise.all([this.#backlog, ...waiting])
+      .then(() => {
+        if (failures === this.#failures) this.#submit(commands);
+        else this.#submitted++;
+      })
+      .catch((error: Error) => this.#fail(error))
+      .then(() => {
         if (this.#backlog === turn) this.#backlog = undefined;
-        if (!this.#destroyed) this.#submit(commands);
-      },
-      (error: Error) => {
-        if (this.#backlog === turn) this.#backlog = undefined;
-        this.#fail(error);
-      },
-    );
+      });
     this.#backlog = turn;
   }
 
   /** Wait until the GPU has done everything asked so far. @throws what went wrong since the last wait */
   async idle(): Promise<void> {
     this.#refuseWaiting('idle');
-    this.flush();
-    while (this.#backlog) await wait(this.#backlog);
+    await this.#allSubmitted();
     await wait(this.#queue.onSubmittedWorkDone());
-    if (this.#failure) throw this.#failure;
+    this.#check();
   }
 
   /** Read an array back. The only way numbers leave the GPU; never blocks. */
@@ -280,22 +274,23 @@ export class Gpu {
     if (array.size === 0) return new type(0);
     const bytes = array.size * 4;
     const size = 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
-    const staging = this.#staging.get(size)?.pop() ?? this.device.createBuffer({ size, usage: READ_BACK });
+    const staging = this.#staging.get(size)?.pop() ?? this.#pool.make(size, READ_BACK);
     this.#touch(array.storage);
-    this.#push({ kind: 'copy', from: array.storage.buffer, to: staging, bytes });
-    this.flush();
-    while (this.#backlog) await wait(this.#backlog);
-    if (this.#failure) throw this.#failure;
+    this.#push({ kind: 'copy', from: array.storage, to: staging, bytes });
+    await this.#allSubmitted();
+    const { buffer } = staging;
+    let out: TypedArray;
     try {
-      await wait(staging.mapAsync(GPUMapMode.READ, 0, bytes));
+      await wait(buffer.mapAsync(GPUMapMode.READ, 0, bytes));
+      out = new type(buffer.getMappedRange(0, bytes).slice(0));
     } catch (error) {
+      if ((error as Error).name === 'AbortError') await this.device.lost; // which says why
       throw this.#failure ?? new GpuError(`reading back ${array.size} numbers failed\n  ${(error as Error).message}`);
     }
-    const out = new type(staging.getMappedRange(0, bytes).slice(0));
-    staging.unmap();
+    buffer.unmap();
     if (!this.#staging.has(size)) this.#staging.set(size, []);
     this.#staging.get(size)!.push(staging);
-    if (this.#failure) throw this.#failure;
+    this.#check();
     return out;
   }
 
@@ -354,6 +349,7 @@ export class Gpu {
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
+    this.#fail(new DeviceLostError('destroyed', 'destroy() was called'));
     this.device.destroy();
   }
 
@@ -372,13 +368,6 @@ export class Gpu {
     else this.#pool.give(storage);
   }
 
-  #refuseWaiting(what: string): void {
-    if (this.#recorder)
-      throw new GpuError(
-        `${what}: a function that is being compiled has no numbers yet\n  return the tensor and read it after the call`,
-      );
-  }
-
   #collect(storage: Storage): number | undefined {
     if (this.#destroyed) return undefined;
     this.#pool.memory.leaked++;
@@ -387,18 +376,54 @@ export class Gpu {
   }
 
   #fail(error: Error): void {
-    this.#failure ??= error;
+    if (this.#failure && !(this.#failure instanceof OutOfMemoryError)) return;
+    this.#failure = this.#last = error;
+    this.#failures++;
   }
 
-  /** No command that waits touches it. */
+  /** @throws what went wrong. After a lack of memory the next call finds the device well, and all that waited forgotten. */
+  #check(): void {
+    const failure = this.#failure;
+    if (!failure) return;
+    if (failure instanceof OutOfMemoryError) {
+      this.#failure = undefined;
+      this.#commands = [];
+    }
+    throw failure;
+  }
+
+  /** Wait until all commands so far are submitted. @throws also when another call was told of the failure meanwhile */
+  async #allSubmitted(): Promise<void> {
+    this.flush();
+    const failures = this.#failures;
+    while (this.#backlog) await wait(this.#backlog);
+    this.#check();
+    if (failures !== this.#failures) throw this.#last!;
+  }
+
+  #refuseWaiting(what: string): void {
+    if (this.#recorder)
+      throw new GpuError(
+        `${what}: a function that is being compiled has no numbers yet\n  return the tensor and read it after the call`,
+      );
+  }
+
+  /** No command that waits touches it, and it is known to exist. */
   #unused(storage: Storage): boolean {
-    return storage.batch < this.#batch && !this.#backlog;
+    return storage.batch < this.#batch && !this.#backlog && !this.#pool.unsure.size;
   }
 
   #put(storage: Storage, data: TypedArray): void {
     if (this.#unused(storage)) return this.#queue.writeBuffer(storage.buffer, 0, data);
     this.#touch(storage);
-    this.#push({ kind: 'write', buffer: storage.buffer, data });
+    this.#push({ kind: 'write', to: storage, data });
+  }
+
+  /** Note a command, or put it in line. */
+  #add(command: Command): void {
+    if (this.#recorder) return this.#recorder.note(command);
+    for (const storage of touched(command)) this.#touch(storage);
+    this.#push(command);
   }
 
   #touch(storage: Storage): void {
@@ -411,6 +436,8 @@ export class Gpu {
   }
 
   #submit(commands: Command[]): void {
+    this.#submitted++;
+    if (this.#destroyed) return;
     let encoder: GPUCommandEncoder | undefined;
     let pass: GPUComputePassEncoder | undefined;
     let bound: Pipeline | undefined;
@@ -424,7 +451,7 @@ export class Gpu {
         if (this.#profiler) endPass();
         pass ??= encoder.beginComputePass(this.#profiler?.pass(c.pipeline.name));
         if (bound !== c.pipeline) pass.setPipeline((bound = c.pipeline).compiled!);
-        pass.setBindGroup(0, c.group);
+        pass.setBindGroup(0, (c.group ??= this.#pipelines.bind(c.pipeline, c.slot, c.storages)));
         pass.dispatchWorkgroups(c.grid[0], c.grid[1], c.grid[2]);
         continue;
       }
@@ -432,12 +459,12 @@ export class Gpu {
       if (c.kind === 'write') {
         if (encoder) this.#queue.submit([encoder.finish()]);
         encoder = undefined;
-        this.#queue.writeBuffer(c.buffer, 0, c.data);
+        this.#queue.writeBuffer(c.to.buffer, 0, c.data);
         continue;
       }
       encoder ??= this.device.createCommandEncoder();
-      if (c.kind === 'copy') encoder.copyBufferToBuffer(c.from, 0, c.to, 0, c.bytes);
-      else encoder.clearBuffer(c.buffer, 0, c.bytes);
+      if (c.kind === 'copy') encoder.copyBufferToBuffer(c.from.buffer, 0, c.to.buffer, 0, c.bytes);
+      else encoder.clearBuffer(c.to.buffer, 0, c.bytes);
     }
     endPass();
     if (encoder) this.#queue.submit([encoder.finish()]);

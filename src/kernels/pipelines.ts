@@ -12,8 +12,8 @@ export interface Pipeline {
   compiled?: GPUComputePipeline;
 }
 
-/** Where the values of a uniform block lie. */
-export interface UniformSlot {
+/** Where a block of uniforms lies. */
+export interface Slot {
   id: number;
   buffer: GPUBuffer;
   offset: number;
@@ -31,7 +31,7 @@ const MOST_GROUPS = 16384;
 export class Pipelines {
   #byCode = new Map<string, Map<string, Pipeline>>();
   #layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
-  #uniforms = new Map<string, UniformSlot>();
+  #uniforms = new Map<string, Slot>();
   #groups = new Map<string, GPUBindGroup>();
   #page: GPUBuffer | undefined;
   #used = PAGE;
@@ -51,12 +51,8 @@ export class Pipelines {
     return pipeline;
   }
 
-  /** The uniforms of a dispatch, after checking that it gives every binding. */
-  uniform(
-    pipeline: Pipeline,
-    uniforms: Readonly<Record<string, number>>,
-    arrays: readonly GpuArray[],
-  ): UniformSlot | undefined {
+  /** The block that holds the uniforms of a call, if the kernel has any. @throws when arrays or uniforms do not fit the kernel */
+  slot(pipeline: Pipeline, uniforms: Readonly<Record<string, number>>, arrays: readonly GpuArray[]): Slot | undefined {
     const { entry } = pipeline;
     const expected = entry.bindings.length - (entry.uniform ? 1 : 0);
     if (arrays.length !== expected) {
@@ -68,9 +64,9 @@ export class Pipelines {
     return entry.uniform && this.#uniform(pipeline, uniforms);
   }
 
-  group(pipeline: Pipeline, uniform: UniformSlot | undefined, storages: readonly Storage[]): GPUBindGroup {
+  bind(pipeline: Pipeline, slot: Slot | undefined, storages: readonly Storage[]): GPUBindGroup {
     const { entry } = pipeline;
-    let key = `${pipeline.id}:${uniform ? uniform.id : ''}`;
+    let key = `${pipeline.id}:${slot ? slot.id : ''}`;
     for (const storage of storages) key += `,${storage.id}`;
     let group = this.#groups.get(key);
     if (group) return group;
@@ -80,7 +76,7 @@ export class Pipelines {
       binding,
       resource:
         access === 'uniform'
-          ? { buffer: uniform!.buffer, offset: uniform!.offset, size: entry.uniform!.bytes }
+          ? { buffer: slot!.buffer, offset: slot!.offset, size: entry.uniform!.bytes }
           : { buffer: storages[next++].buffer },
     }));
     group = this.device.createBindGroup({ layout: pipeline.layout, entries });
@@ -137,7 +133,7 @@ export class Pipelines {
   }
 
   /** The slot that holds these values; equal contents share one, so replays bind what they bound before. */
-  #uniform(pipeline: Pipeline, values: Readonly<Record<string, number>>): UniformSlot {
+  #uniform(pipeline: Pipeline, values: Readonly<Record<string, number>>): Slot {
     const { fields, bytes } = pipeline.entry.uniform!;
     const view = this.#view;
     let key = '';

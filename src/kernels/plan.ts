@@ -8,32 +8,31 @@
 import { sizeOf } from './array.ts';
 import type { DType, GpuArray, Shape, Storage, TypedArray } from './array.ts';
 import { GpuError } from './errors.ts';
-import type { Pipeline, Pipelines, UniformSlot } from './pipelines.ts';
+import type { Pipeline, Slot } from './pipelines.ts';
 import { sizeClass } from './pool.ts';
 import type { Pool } from './pool.ts';
 
-/** One thing for the GPU to do. */
+/** One thing for the GPU to do. Buffers are looked up when it is submitted: by then they are known to exist. */
 export type Command =
-  | { kind: 'run'; pipeline: Pipeline; group: GPUBindGroup; grid: readonly number[] }
-  | { kind: 'write'; buffer: GPUBuffer; data: TypedArray }
-  | { kind: 'copy'; from: GPUBuffer; to: GPUBuffer; bytes: number }
-  | { kind: 'clear'; buffer: GPUBuffer; bytes: number };
-
-/** Numbers that the host gives anew for each replay, such as a learning rate. */
-export type Feed = () => TypedArray;
-
-export interface FeedCommand {
-  kind: 'feed';
-  storage: Storage;
-  feed: Feed;
-}
-
-type Noted =
-  | { kind: 'run'; pipeline: Pipeline; uniform: UniformSlot | undefined; storages: Storage[]; grid: readonly number[] }
+  | {
+      kind: 'run';
+      pipeline: Pipeline;
+      slot: Slot | undefined;
+      storages: readonly Storage[];
+      grid: readonly number[];
+      /** Kept from the first submit for the replays. */
+      group?: GPUBindGroup;
+    }
   | { kind: 'write'; to: Storage; data: TypedArray }
-  | { kind: 'feed'; to: Storage; feed: Feed }
   | { kind: 'copy'; from: Storage; to: Storage; bytes: number }
   | { kind: 'clear'; to: Storage; bytes: number };
+
+/** Numbers that the host gives anew for each replay, such as a learning rate. */
+export interface Feed {
+  kind: 'feed';
+  to: Storage;
+  feed: () => TypedArray;
+}
 
 /** Bytes for what lives only within a replay. */
 export interface PlanMemory {
@@ -56,6 +55,8 @@ export interface Described {
   dtype: DType;
 }
 
+type Write = Command & { kind: 'write' };
+
 export class Plan {
   disposed = false;
 
@@ -63,9 +64,11 @@ export class Plan {
     readonly inputs: readonly (Described & { storage: Storage })[],
     readonly outputs: readonly (Described & { storage: Storage })[],
     /** Written before anything else. */
-    readonly feeds: readonly FeedCommand[],
+    readonly feeds: readonly Feed[],
     /** In order; a feed among them is asked when its turn comes. */
-    readonly commands: readonly (Command | FeedCommand)[],
+    readonly commands: readonly (Command | Feed)[],
+    /** To be written once, before the first replay. */
+    readonly constants: readonly Write[],
     /** Everything that a replay touches; the plan holds a reference to each. */
     readonly storages: readonly Storage[],
     readonly memory: PlanMemory,
@@ -75,7 +78,7 @@ export class Plan {
 
 /** Takes down commands in place of the GPU. */
 export class Recorder {
-  readonly #noted: Noted[] = [];
+  readonly #noted: (Command | Feed)[] = [];
   /** Arrays made while recording that nobody has freed. */
   readonly #alive = new Set<GpuArray>();
   readonly #eager = new DryPool();
@@ -97,7 +100,7 @@ export class Recorder {
     this.#eager.give(storage.bytes);
   }
 
-  note(command: Noted): void {
+  note(command: Command | Feed): void {
     this.#noted.push(command);
   }
 
@@ -107,7 +110,7 @@ export class Recorder {
   }
 
   /** Give every array its buffer. `inputs` and `outputs` stay the caller's. @throws when other arrays are still held */
-  finish(pool: Pool, pipelines: Pipelines, inputs: readonly GpuArray[], outputs: readonly GpuArray[]): Plan {
+  finish(pool: Pool, inputs: readonly GpuArray[], outputs: readonly GpuArray[]): Plan {
     this.#refuseEscapes(inputs, outputs);
     const noted = this.#noted;
     const lives = new Map<Storage, Life>();
@@ -145,32 +148,16 @@ export class Recorder {
       for (const life of tenants) place.set(life.storage, storage);
     }
     const real = (storage: Storage): Storage => (storage.planned ? place.get(storage)! : storage);
-    const once = new Set<Noted>(constants);
+    const once = new Set<Command | Feed>(constants);
     const remaining = noted.filter((c) => !once.has(c));
-    const commands = remaining.map((c): Command | FeedCommand => {
-      switch (c.kind) {
-        case 'run':
-          return {
-            kind: 'run',
-            pipeline: c.pipeline,
-            group: pipelines.group(c.pipeline, c.uniform, c.storages.map(real)),
-            grid: c.grid,
-          };
-        case 'write':
-          return { kind: 'write', buffer: real(c.to).buffer, data: c.data };
-        case 'feed':
-          return { kind: 'feed', storage: real(c.to), feed: c.feed };
-        case 'copy':
-          return { kind: 'copy', from: real(c.from).buffer, to: real(c.to).buffer, bytes: c.bytes };
-        case 'clear':
-          return { kind: 'clear', buffer: real(c.to).buffer, bytes: c.bytes };
-      }
-    });
+    const [feeds, commands] = feedsFirst(remaining);
     const described = ({ shape, dtype, storage }: GpuArray) => ({ shape, dtype, storage: real(storage) });
-    const plan = new Plan(
+    return new Plan(
       inputs.map(described),
       outputs.map(described),
-      ...feedsFirst(commands, remaining),
+      feeds.map((c) => placed(c, real)),
+      commands.map((c) => placed(c, real)),
+      constants.map((c) => placed(c, real)),
       held,
       {
         planned: shared.reduce((n, { bytes }) => n + bytes, 0),
@@ -182,12 +169,7 @@ export class Recorder {
       },
       commands.filter((c) => c.kind === 'run').length,
     );
-    this.constants = constants.map(({ to, data }) => ({ buffer: place.get(to)!.buffer, data }));
-    return plan;
   }
-
-  /** What must be written once, before the first replay. Set by `finish`. */
-  constants: { buffer: GPUBuffer; data: TypedArray }[] = [];
 
   #refuseEscapes(inputs: readonly GpuArray[], outputs: readonly GpuArray[]): void {
     const expected = new Set([...inputs, ...outputs]);
@@ -208,13 +190,13 @@ export class Recorder {
   }
 
   /** Writes that fill an array which nothing else changes. */
-  #constants(lives: Map<Storage, Life>): (Noted & { kind: 'write' })[] {
+  #constants(lives: Map<Storage, Life>): Write[] {
     const changes = new Map<Storage, number>();
     for (const command of this.#noted) {
       for (const storage of changed(command)) changes.set(storage, (changes.get(storage) ?? 0) + 1);
     }
     return this.#noted.filter(
-      (c): c is Noted & { kind: 'write' } =>
+      (c): c is Write =>
         c.kind === 'write' && c.to.planned === true && changes.get(c.to) === 1 && lives.get(c.to)!.first >= 0,
     );
   }
@@ -227,13 +209,14 @@ interface Life {
   last: number;
 }
 
-function touched(command: Noted): Storage[] {
+/** Storages that a command reads or writes. */
+export function touched(command: Command | Feed): readonly Storage[] {
   if (command.kind === 'run') return command.storages;
   if (command.kind === 'copy') return [command.from, command.to];
   return [command.to];
 }
 
-function changed(command: Noted): Storage[] {
+function changed(command: Command | Feed): Storage[] {
   if (command.kind !== 'run') return [command.to];
   const bound = command.pipeline.entry.bindings.filter((b) => b.access !== 'uniform');
   return command.storages.filter((_, i) => bound[i].access === 'read_write');
@@ -269,21 +252,23 @@ function leastBytes(lives: Life[], commands: number): number {
   return most;
 }
 
+/** The same command on the storages that were planned for it. */
+function placed<C extends Command | Feed>(command: C, real: (storage: Storage) => Storage): C {
+  if (command.kind === 'run') return { ...command, storages: command.storages.map(real) };
+  if (command.kind === 'copy') return { ...command, from: real(command.from), to: real(command.to) };
+  return { ...command, to: real(command.to) };
+}
+
 /** A feed among commands ends the pass that is being encoded: those whose array nothing touches before go to the front. */
-function feedsFirst(
-  commands: readonly (Command | FeedCommand)[],
-  noted: readonly Noted[],
-): [FeedCommand[], (Command | FeedCommand)[]] {
+function feedsFirst(noted: readonly (Command | Feed)[]): [Feed[], (Command | Feed)[]] {
   const seen = new Set<Storage>();
-  const movable = (to: Storage) => !to.planned && !seen.has(to);
-  const early: FeedCommand[] = [],
-    rest: (Command | FeedCommand)[] = [];
-  commands.forEach((command, i) => {
-    const asked = noted[i];
-    if (command.kind === 'feed' && asked.kind === 'feed' && movable(asked.to)) early.push(command);
+  const early: Feed[] = [],
+    rest: (Command | Feed)[] = [];
+  for (const command of noted) {
+    if (command.kind === 'feed' && !command.to.planned && !seen.has(command.to)) early.push(command);
     else rest.push(command);
-    for (const storage of touched(asked)) seen.add(storage);
-  });
+    for (const storage of touched(command)) seen.add(storage);
+  }
   return [early, rest];
 }
 
