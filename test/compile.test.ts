@@ -132,6 +132,28 @@ test('20 training steps of a U-Net, with clipping, EMA and a changing learning r
   assert.ok(memory.buffers < memory.arrays / 3, JSON.stringify(memory));
 });
 
+test('checkpointed blocks can be recorded: equal bits, and a plan with less memory', async () => {
+  const gradients = [false, true].map((checkpointed) => {
+    const unet = new UNet2DConditionModel(structuredClone(tiny) as object).initialize(3).requiresGrad(true);
+    unet.gradientCheckpointing = checkpointed;
+    const optimizer = new AdamW(unet.namedParameters());
+    const step = compile((x: Tensor, waves: Tensor, text: Tensor) => {
+      const loss = mean(square(unet.forward(x, waves, text)));
+      loss.backward();
+      optimizer.step();
+      return loss;
+    });
+    const [x, text] = [noise([2, 8, 8, 4]), noise([2, 5, 12], 'text')];
+    for (let i = 0; i < 2; i++) step(x, unet.timeWaves([500, 20]), text).dispose();
+    return { unet, step };
+  });
+  const [plain, checkpointed] = gradients;
+  for (const [key, p] of plain.unet.namedParameters())
+    assert.equal(bits(await checkpointed.unet.namedParameters().get(key)!.read()), bits(await p.read()), key);
+  const [full, less] = gradients.map(({ step }) => step.plan!.memory.planned);
+  assert.ok(less < 0.8 * full, `${less} of ${full} bytes`);
+});
+
 test('memory is flat over replays, and freed with the plan', async () => {
   await collectGarbage();
   const before = gpu.memory();
