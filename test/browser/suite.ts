@@ -1,6 +1,5 @@
-/** What Node and the browser both run: ops, gradients and a training step on fixed numbers. Returns every result's numbers. */
-import { Linear } from '../../src/nn/layers/linear.ts';
-import { AdamW } from '../../src/nn/optim/index.ts';
+/** What Node and the browser both run: ops, gradients, a network and its training on fixed numbers. Returns every result's numbers. */
+import { AdamW, EMA, UNet2DConditionModel } from '../../src/nn/index.ts';
 import { init, scope, tensor } from '../../src/tensor/index.ts';
 import type { Tensor } from '../../src/tensor/index.ts';
 import * as T from '../../src/tensor/index.ts';
@@ -76,27 +75,48 @@ export async function run(): Promise<Results> {
   return { adapter: gpu.capabilities.name, values };
 }
 
-/** Two layers, five steps of AdamW on a fixed regression. */
+const config = {
+  sample_size: 8,
+  in_channels: 4,
+  out_channels: 4,
+  block_out_channels: [16, 24],
+  layers_per_block: 1,
+  down_block_types: ['CrossAttnDownBlock2D', 'DownBlock2D'],
+  up_block_types: ['UpBlock2D', 'CrossAttnUpBlock2D'],
+  cross_attention_dim: 12,
+  attention_head_dim: 2,
+  norm_num_groups: 4,
+};
+
+/** A small U-Net: its forward pass, twenty steps of AdamW with clipping and EMA, recorded and replayed, and what came of them. */
 async function train(): Promise<Record<string, number[]>> {
-  const first = new Linear(6, 16).initialize(1).requiresGrad(true);
-  const second = new Linear(16, 3).initialize(2).requiresGrad(true);
-  const parameters = new Map<string, Tensor>();
-  for (const [name, layer] of Object.entries({ first, second })) {
-    for (const [key, p] of layer.namedParameters()) parameters.set(`${name}.${key}`, p);
-  }
-  const optimizer = new AdamW(parameters, { lr: 1e-2 });
+  const unet = new UNet2DConditionModel(config).initialize(1);
+  const inputs = () =>
+    [random(50, [2, 8, 8, 4]), random(52, [2, 5, 12]), random(51, [2, 8, 8, 4])].map((t) => t.detach());
+  const out: Record<string, number[]> = {};
+  await scope(async () => {
+    const [x, text] = inputs();
+    out['U-Net forward'] = [...(await unet.forward(x, [900, 20], text).read())];
+  });
+  unet.requiresGrad(true);
+  const parameters = unet.namedParameters();
+  const ema = new EMA(parameters, { decay: 0.9 });
+  const optimizer = new AdamW(parameters, { lr: 1e-3, maxGradNorm: 1, ema });
+  const step = T.compile((x: Tensor, text: Tensor, target: Tensor) => {
+    const loss = T.mse(unet.forward(x, [900, 20], text), target);
+    loss.backward();
+    optimizer.step();
+    return loss;
+  });
   const losses: number[] = [];
-  for (let step = 0; step < 5; step++) {
+  for (let i = 0; i < 20; i++) {
     await scope(async () => {
-      const x = random(50, [32, 6]).detach();
-      const target = random(51, [32, 3]).detach();
-      const loss = T.mse(second.forward(T.silu(first.forward(x))), target);
-      loss.backward();
-      optimizer.step();
-      losses.push(await loss.item());
+      const [x, text, target] = inputs();
+      losses.push(await step(x, text, target).item());
     });
   }
-  const out: Record<string, number[]> = { 'training losses': losses };
+  out['training losses'] = losses;
   for (const [key, p] of parameters) out[`trained ${key}`] = [...(await p.read())];
+  for (const [key, p] of ema.shadow) out[`EMA ${key}`] = [...(await p.read())];
   return out;
 }
