@@ -10,6 +10,7 @@ import {
   uniformU32,
   words,
 } from '../src/tensor/random.ts';
+import { boxMuller, exactBoxMuller } from '../src/tensor/random/gaussian.ts';
 
 const test = suite('random');
 const close = (got: ArrayLike<number>, want: number[], tolerance = 6e-5) =>
@@ -65,6 +66,43 @@ test('uniforms fill [0, 1) evenly and normals are normal', () => {
   assert.ok(Math.abs(moment(z, 3)) < 0.05 && Math.abs(moment(z, 4) - 3) < 0.15);
 });
 
+test('normals are correctly rounded to f32', () => {
+  // (a, b) → bits of r cos θ and r sin θ, worked out with 60 decimal digits
+  const known: [a: number, b: number, cos: number, sin: number][] = [
+    [0, 0, 0x40d5224d, 0x00000000],
+    [0, 2147483648, 0xc0d5224d, 0x00000000],
+    [4294967294, 3, 0x37b504f3, 0x29d54225],
+    [123456789, 1073741824, 0x00000000, 0x402a8444],
+    [77, 1073741825, 0xb2160eb3, 0x40bf0f1d],
+    [987654321, 3221225471, 0xb12c5deb, 0xbfdb76dd],
+    [5, 536870912, 0x40907e42, 0x40907e42],
+    [2147483648, 4294967295, 0x3f96b55f, 0xb0ecbb7a],
+    [577090037, 2444712010, 0xbfe8987d, 0xbf58111b],
+    [3639700191, 3445702192, 0x3e3e083d, 0xbf0b6e52],
+    [3280387012, 271041745, 0x3f2d5bde, 0x3e912a9a],
+    [1095513148, 506456969, 0x3f9c1eb1, 0x3f8ecf8e],
+    [2127877499, 3268308804, 0x3da70dba, 0xbf9757b3],
+    [1930549411, 2028277857, 0xbf9f6abf, 0x3e60af9a],
+    [2798570523, 1630434966, 0xbf2c5522, 0x3f229dea],
+    [3387541014, 901749037, 0x3e2fa55f, 0x3f2ad296],
+  ];
+  const out = new Float32Array(2),
+    bits = new Uint32Array(out.buffer);
+  for (const [a, b, cos, sin] of known) {
+    for (const draw of [boxMuller, exactBoxMuller]) {
+      draw(a, b, out, 0);
+      assert.equal([...bits], [cos, sin], `${draw.name}(${a}, ${b})`);
+    }
+  }
+  const raw = words(5, 'pairs', 0, 4000),
+    exact = new Float32Array(2);
+  for (let i = 0; i < raw.length; i += 2) {
+    const b = i % 3 ? raw[i + 1] : (raw[i + 1] & 0xffff) + 2 ** 30 * (i % 4); // every third one near an axis
+    boxMuller(raw[i], b >>> 0, out, 0);
+    exactBoxMuller(raw[i], b >>> 0, exact, 0);
+    assert.equal([...out], [...exact], `${raw[i]}, ${b >>> 0}`);
+  }
+});
 test('a permutation holds each number once and differs by epoch', () => {
   const a = permutation(5, 0, 1000),
     b = permutation(5, 1, 1000);

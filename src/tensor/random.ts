@@ -4,10 +4,12 @@
  *
  *     word i of (seed, stream) = Threefry2x32-20(key = [seed, stream], counter = [i / 2, seed / 2³²])[i mod 2]
  *
- * Only u32 additions, rotations and xors, so JavaScript and WGSL agree to the bit. The Gaussian step is done in float64
- * in JavaScript and rounded once.
+ * Only u32 additions, rotations and xors, so JavaScript and WGSL agree to the bit. The Gaussian step is done in JavaScript and
+ * rounded once, correctly.
  * @see Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3. https://doi.org/10.1145/2063384.2063405
  */
+import { boxMuller } from './random/gaussian.ts';
+
 export { TorchGenerator } from './random/torch-generator.ts';
 
 /** A stream of one seed: a number below 2³², or a name ('latents', 'time', …) that is hashed to one. */
@@ -68,20 +70,14 @@ export function uniform(seed: number, stream: Stream, count: number, start = 0):
 }
 
 /**
- * `count` numbers from N(0, 1): Box–Muller on word pairs (a, b), at most 6.66 in size.
- *
- *     r = √(−2 ln((a + 1) / 2³²))    θ = 2π b / 2³²    →  r cos θ, r sin θ
+ * `count` numbers from N(0, 1): Box–Muller on word pairs, correctly rounded, at most 6.66 in size.
+ * @see random/gaussian.ts
  */
 export function normal(seed: number, stream: Stream, count: number, start = 0): Float32Array {
   const first = start - (start % 2);
   const raw = words(seed, stream, first, 2 * Math.ceil((start + count - first) / 2));
   const out = new Float32Array(raw.length);
-  for (let i = 0; i < raw.length; i += 2) {
-    const radius = Math.sqrt(-2 * Math.log((raw[i] + 1) * 2 ** -32));
-    const angle = 2 * Math.PI * raw[i + 1] * 2 ** -32;
-    out[i] = radius * Math.cos(angle);
-    out[i + 1] = radius * Math.sin(angle);
-  }
+  for (let i = 0; i < raw.length; i += 2) boxMuller(raw[i], raw[i + 1], out, i);
   return out.subarray(start - first, start - first + count);
 }
 
