@@ -1,87 +1,142 @@
-/** Times kernels with benchmark.js and reports the unit that shows the ceiling. */
+/** Times lines with benchmark.js, after checking them, and reports the unit that shows the ceiling. */
 import Benchmark from 'benchmark';
-import { currentGpu, noGrad, scope } from '../src/tensor/index.ts';
+import { currentGpu, scope } from '../src/tensor/index.ts';
+import { median } from './machine.ts';
+import type { Peak } from './peak.ts';
 
 export interface Line {
-  /** The op and the shape that a model really uses: 'matmul f32[4096, 320] × [320, 320]'. */
+  /** The op and the shape that a model really uses: 'linear [4096, 320] × [320, 2560]'. */
   name: string;
   /** Floating-point operations of one call: a multiply-add counts as two. */
   flop?: number;
   /** Bytes that one call must move, if everything were read and written once. */
   bytes?: number;
+  /** Make the operands. Not before it is this line's turn: all lines together would not fit into memory. */
+  prepare(): Prepared;
+}
+
+export interface Prepared {
   run(): void;
+  /** @throws when a result is wrong */
+  check(): Promise<void>;
+  dispose(): void;
 }
 
 export interface Result {
   name: string;
-  milliseconds: number;
+  /** One call by the clock: the median of the samples. */
+  milliseconds?: number;
   /** Relative margin of error, in percent. */
-  margin: number;
+  margin?: number;
+  /** One call by the GPU's own timestamps, dispatch by dispatch. */
+  gpuMilliseconds?: number;
   gflops?: number;
   gbs?: number;
+  /** Share of the measured peak: of the best matmul, or of a copy. */
+  ofPeak?: number;
+  /** Why it was not timed. */
+  leftOut?: string;
+}
+
+export interface Budget {
+  /** Time for the samples of one line, beyond the three that it gets at least. */
+  seconds: number;
+  /** Leave out lines that would take longer for one call, by the measured peak. */
+  longest: number;
 }
 
 /** A cycle repeats a short call until it takes this long, so that waiting for the GPU does not count. */
 const CYCLE_MS = 40;
 
-/** Measure one line after the other; each prints as it is done. */
-export async function measure(lines: Line[], print: (text: string) => void = console.log): Promise<Result[]> {
+/** Check and measure one line after the other; each prints as it is done. */
+export async function measure(
+  lines: Line[],
+  peak: Peak,
+  { seconds, longest }: Budget,
+  print: (text: string) => void = console.log,
+): Promise<Result[]> {
   const results: Result[] = [];
   for (const line of lines) {
-    const repeat = await calibrate(line);
-    const result = await new Promise<Result>((resolve, reject) => {
-      new Benchmark(line.name, {
-        defer: true,
-        minSamples: 5,
-        maxTime: 2,
-        fn(run) {
-          calls(line, repeat);
-          currentGpu()
-            .idle()
-            .then(() => run.resolve(), reject);
-        },
-        onComplete(event) {
-          const { sample, rme } = event.target.stats;
-          const seconds = median(sample) / repeat;
-          resolve({
-            name: line.name,
-            milliseconds: seconds * 1e3,
-            margin: rme,
-            gflops: line.flop && line.flop / seconds / 1e9,
-            gbs: line.bytes && line.bytes / seconds / 1e9,
-          });
-        },
-      }).run({ async: true });
-    });
+    const expected = ((line.flop ?? 0) / peak.gflops + (line.bytes ?? 0) / peak.gbs) / 1e6;
+    const result: Result =
+      expected > longest ? { name: line.name, leftOut: leftOut(expected) } : await time(line, peak, seconds);
     print(row(result));
     results.push(result);
   }
   return results;
 }
 
-export function row({ name, milliseconds, margin, gflops, gbs }: Result): string {
-  const unit = gflops ? `${gflops.toFixed(1)} GFLOP/s` : gbs ? `${gbs.toFixed(2)} GB/s` : '';
-  return `${name.padEnd(58)} ${milliseconds.toFixed(3).padStart(10)} ms ±${margin.toFixed(0).padStart(2)} %  ${unit}`;
+const leftOut = (expected: number) => `about ${(expected / 1000).toFixed(1)} s a call: name its part to time it`;
+
+async function time(line: Line, peak: Peak, seconds: number): Promise<Result> {
+  const { run, check, dispose } = line.prepare();
+  try {
+    await check().catch((error: Error) => {
+      throw new Error(`${line.name}: ${error.message}\n  nothing is timed that is not right`);
+    });
+    const repeat = await calibrate(run);
+    const { sample, rme } = await benchmark(line.name, seconds, run, repeat);
+    const each = median(sample) / repeat;
+    const gpu = currentGpu();
+    const kernels = gpu.capabilities.timestamps ? await gpu.profile(() => calls(run, 1)) : undefined;
+    const gflops = line.flop && line.flop / each / 1e9;
+    const gbs = line.bytes && line.bytes / each / 1e9;
+    return {
+      name: line.name,
+      milliseconds: each * 1e3,
+      margin: rme,
+      gpuMilliseconds: kernels?.reduce((sum, k) => sum + k.milliseconds, 0),
+      gflops,
+      gbs,
+      ofPeak: gflops ? gflops / peak.gflops : gbs && gbs / peak.gbs,
+    };
+  } finally {
+    dispose();
+    await currentGpu().trim();
+  }
 }
 
-async function calibrate(line: Line): Promise<number> {
-  calls(line, 2);
+function benchmark(
+  name: string,
+  seconds: number,
+  run: () => void,
+  repeat: number,
+): Promise<{ sample: number[]; rme: number }> {
+  return new Promise((resolve, reject) => {
+    new Benchmark(name, {
+      defer: true,
+      minSamples: 3,
+      maxTime: seconds,
+      fn(deferred) {
+        calls(run, repeat);
+        currentGpu()
+          .idle()
+          .then(() => deferred.resolve(), reject);
+      },
+      onComplete: ({ target }) => resolve(target.stats),
+    }).run({ async: true });
+  });
+}
+
+/** 'softmax [8, 1024, 1024]    8.90 ms ± 2 %   8.71 on GPU   7.54 GB/s  30 %' */
+export function row({ name, milliseconds, margin = 0, gpuMilliseconds, gflops, gbs, ofPeak, leftOut }: Result): string {
+  const title = name.padEnd(62);
+  if (milliseconds === undefined) return `${title} ${leftOut}`;
+  const gpu = gpuMilliseconds === undefined ? '' : `${gpuMilliseconds.toFixed(3).padStart(10)} on GPU`;
+  const unit = gflops ? `${gflops.toFixed(1).padStart(8)} GFLOP/s` : gbs ? `${gbs.toFixed(2).padStart(8)} GB/s   ` : '';
+  const share = ofPeak ? `${(100 * ofPeak).toFixed(0).padStart(4)} %` : '';
+  return `${title} ${milliseconds.toFixed(3).padStart(10)} ms ±${margin.toFixed(0).padStart(2)} % ${gpu} ${unit} ${share}`.trimEnd();
+}
+
+export async function calibrate(run: () => void): Promise<number> {
+  calls(run, 2);
   await currentGpu().idle();
   const start = performance.now();
-  calls(line, 1);
+  calls(run, 1);
   await currentGpu().idle();
   return Math.max(1, Math.round(CYCLE_MS / (performance.now() - start)));
 }
 
-function calls(line: Line, count: number): void {
-  for (let i = 0; i < count; i++) scope(() => line.run());
-}
-
-/** A forward pass alone, without a tape. */
-export const forward = (fn: () => unknown) => () => void noGrad(fn);
-
-function median(values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+export function calls(run: () => void, count: number): void {
+  for (let i = 0; i < count; i++) scope(run);
 }
