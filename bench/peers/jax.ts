@@ -49,11 +49,18 @@ function opsOf(jax: any): Ops {
       );
       return channelsLast(inner, [B, O, H, W]);
     },
+    // Its dotProductAttention wants iterator helpers, which Node 20 has not; this is what it does.
     attention({ B, heads, D }, operands) {
-      return call(
-        operands.map(({ shape, data }) => ({ shape: [B, shape[1], heads, D], data })),
-        (q, k, v) => nn.dotProductAttention(q, k, v),
-      );
+      const split = ({ shape, data }: Operand): Operand => ({
+        shape: [B, heads, shape[1], D],
+        data: permuted(data, [B, shape[1], heads, D], [0, 2, 1, 3]),
+      });
+      const inner = call(operands.map(split), (q, k, v) => {
+        const scores = np.matmul(q, k.transpose([0, 1, 3, 2])).mul(1 / Math.sqrt(D));
+        return np.matmul(nn.softmax(scores, -1), v);
+      });
+      const shape = [B, heads, operands[0].shape[1], D];
+      return { ...inner, result: async () => permuted(await inner.result(), shape, [0, 2, 1, 3]) };
     },
     groupNormSilu({ B, H, W, C, groups }, [x, w, b]) {
       const inner = call(

@@ -1,15 +1,19 @@
 /** The ONNX graph of each op, as PyTorch exports it: channels first, weights as constants. */
 import type { Operand, Work } from '../work.ts';
 import type { Graph, Node } from './onnx.ts';
-import { CHANNELS_FIRST, permuted } from './peer.ts';
+import { CHANNELS_FIRST, CHANNELS_LAST, permuted } from './peer.ts';
 
 export interface OnnxWork extends Graph {
   feeds: Record<string, Operand>;
-  /** Where the result is channels first. */
-  channelsFirst?: true;
+  /** Axes of the result in the order that ours has. */
+  back?: number[];
 }
 
-export function graphOf(work: Work, operands: Operand[]): OnnxWork {
+/**
+ * `fused` allows ONNX Runtime's own attention op: the fastest on its CPU providers, but its WebGPU kernel is wrong on
+ * adapters with subgroups of 8 lanes (1.30.0), so that provider gets two products and a softmax.
+ */
+export function graphOf(work: Work, operands: Operand[], fused: boolean): OnnxWork {
   const [x, w, b] = operands;
   if (work.kind === 'matmul') {
     return of({ x, w }, {}, [work.M, work.N], [node('MatMul', ['x', 'w'], 'y')]);
@@ -18,11 +22,27 @@ export function graphOf(work: Work, operands: Operand[]): OnnxWork {
     const attributes = { kernel_shape: [3, 3], pads: [1, 1, 1, 1] };
     const { B, H, W, O } = work;
     const nodes = [node('Conv', ['x', 'w', 'b'], 'y', attributes)];
-    return { ...of({ x: first(x) }, { w: first(w), b }, [B, O, H, W], nodes), channelsFirst: true };
+    return { ...of({ x: first(x) }, { w: first(w), b }, [B, O, H, W], nodes), back: CHANNELS_LAST };
   }
-  if (work.kind === 'attention') {
+  if (work.kind === 'attention' && fused) {
     const attention = node('MultiHeadAttention', ['q', 'k', 'v'], 'y', { num_heads: work.heads });
     return of({ q: x, k: w, v: b }, {}, x.shape, [{ ...attention, domain: 'com.microsoft' }]);
+  }
+  if (work.kind === 'attention') {
+    const { B, heads, Tq, D } = work;
+    const split = ({ shape: [, T], data }: Operand, axes: number[]): Operand => ({
+      shape: axes.map((axis) => [B, T, heads, D][axis]),
+      data: permuted(data, [B, T, heads, D], axes),
+    });
+    const feeds = { q: split(x, [0, 2, 1, 3]), k: split(w, [0, 2, 3, 1]), v: split(b, [0, 2, 1, 3]) };
+    const scale = { shape: [1], data: Float32Array.of(1 / Math.sqrt(D)) };
+    const nodes = [
+      node('MatMul', ['q', 'k'], 'scores'),
+      node('Mul', ['scores', 'scale'], 'scaled'),
+      node('Softmax', ['scaled'], 'weights', { axis: -1 }),
+      node('MatMul', ['weights', 'v'], 'y'),
+    ];
+    return { ...of(feeds, { scale }, [B, heads, Tq, D], nodes), back: [0, 2, 1, 3] };
   }
   if (work.kind === 'groupNormSilu') {
     const { B, H, W, C, groups } = work;
@@ -41,7 +61,7 @@ export function graphOf(work: Work, operands: Operand[]): OnnxWork {
       node('Mul', ['h', 'gate'], 'y'),
     ];
     const weights = { flat, full, one, zero, w: perChannel(w), b: perChannel(b) };
-    return { ...of({ x: first(x) }, weights, [B, C, H, W], nodes), channelsFirst: true };
+    return { ...of({ x: first(x) }, weights, [B, C, H, W], nodes), back: CHANNELS_LAST };
   }
   if (work.kind === 'layerNorm') {
     return of({ x }, { w, b }, x.shape, [

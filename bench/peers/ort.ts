@@ -2,7 +2,7 @@
 import type { Operand } from '../work.ts';
 import { graphOf } from './onnx-graphs.ts';
 import { model } from './onnx.ts';
-import { CHANNELS_LAST, folderOf, load, permuted, pretendBrowser, versionOf } from './peer.ts';
+import { folderOf, load, permuted, pretendBrowser, versionOf } from './peer.ts';
 import type { Call, Ops, Peer } from './peer.ts';
 
 const KINDS = ['matmul', 'conv', 'attention', 'groupNormSilu', 'layerNorm', 'softmax', 'add'] as const;
@@ -22,7 +22,10 @@ export async function open(name: string): Promise<Peer> {
   const isWeb = name.startsWith('ort-web');
   const runtime = await { 'ort-node-cpu': nodeCpu, 'ort-node-webgpu': nodeWebgpu, 'ort-web-webgpu': webWebgpu, 'ort-web-wasm': webWasm }[name]!(); // prettier-ignore
   const ops = Object.fromEntries(
-    KINDS.map((kind) => [kind, (work: any, operands: Operand[]) => call(runtime, graphOf(work, operands))]),
+    KINDS.map((kind) => [
+      kind,
+      (work: any, operands: Operand[]) => call(runtime, graphOf(work, operands, !name.endsWith('webgpu'))),
+    ]),
   ) as Ops;
   ops.train = () => {
     throw new Error('runs networks, does not train them');
@@ -42,7 +45,7 @@ async function call({ ort, options, place, read }: Runtime, work: ReturnType<typ
       const { y } = await session.run(feeds);
       const data = await read(y);
       y.dispose();
-      return work.channelsFirst ? permuted(data, work.outputs.y, CHANNELS_LAST) : data;
+      return work.back ? permuted(data, work.outputs.y, work.back) : data;
     },
     async dispose() {
       for (const tensor of Object.values(feeds)) tensor.dispose();
@@ -50,6 +53,10 @@ async function call({ ort, options, place, read }: Runtime, work: ReturnType<typ
     },
   };
 }
+
+/** A model that hands its input on. */
+const copyOf = (shape: number[]) =>
+  model({ inputs: { x: shape }, outputs: { y: shape }, nodes: [{ op: 'Identity', inputs: ['x'], output: 'y' }] });
 
 const nothing = () => Promise.resolve();
 const placeOnCpu = (ort: any) => ({ shape, data }: Operand) => new ort.Tensor('float32', data, shape); // prettier-ignore
@@ -68,35 +75,28 @@ async function nodeCpu(): Promise<Runtime> {
 /** Operands and results stay on the GPU; numbers get there and back through a model that only copies. */
 async function nodeWebgpu(): Promise<Runtime> {
   const { default: ort } = await load('onnxruntime-node');
-  const options = { executionProviders: ['webgpu'], preferredOutputLocation: 'gpu-buffer' };
-  const copy = async (shape: number[], options: object) => {
-    const nodes = [{ op: 'Identity', inputs: ['x'], output: 'y' }];
-    const copying = model({ inputs: { x: shape }, outputs: { y: shape }, nodes });
-    return ort.InferenceSession.create(copying, { logSeverityLevel: 3, ...options });
-  };
+  const options = { executionProviders: ['webgpu'], preferredOutputLocation: 'gpu-buffer', logSeverityLevel: 3 };
+  const toGpu = new Map<string, any>(); // a tensor must not outlive the session that made it
   const place = async ({ shape, data }: Operand) => {
-    const session = await copy(shape, options);
-    return (await session.run({ x: new ort.Tensor('float32', data, shape) })).y;
+    const key = shape.join();
+    if (!toGpu.has(key)) toGpu.set(key, await ort.InferenceSession.create(copyOf(shape), options));
+    return (await toGpu.get(key).run({ x: new ort.Tensor('float32', data, shape) })).y;
   };
+  const reader = (shape: number[]) =>
+    ort.InferenceSession.create(copyOf(shape), { ...options, preferredOutputLocation: 'cpu' });
   const read = async (y: any) => {
-    const session = await copy(y.dims, { executionProviders: ['webgpu'] });
-    return (await session.run({ x: y })).y.data;
+    const session = await reader(y.dims);
+    const { data } = (await session.run({ x: y })).y;
+    await session.release();
+    return data;
   };
+  const reading = await reader([1]);
   const one = await place({ shape: [1], data: Float32Array.of(1) });
-  const reading = await copy([1], { executionProviders: ['webgpu'] });
   return { ort, options, place, read, done: () => reading.run({ x: one }) }; // commands run in order
 }
 
-async function web(file: string): Promise<any> {
-  const folder = `${folderOf('onnxruntime-web')}dist/`;
-  const ort = await load(folder + file);
-  ort.env.wasm.wasmPaths = folder;
-  ort.env.logLevel = 'error';
-  return ort;
-}
-
 async function webWasm(): Promise<Runtime> {
-  const ort = await web('ort.wasm.mjs');
+  const ort = await load('onnxruntime-web'); // its build for Node
   return {
     ort,
     options: { executionProviders: ['wasm'] },
@@ -108,22 +108,21 @@ async function webWasm(): Promise<Runtime> {
 
 async function webWebgpu(): Promise<Runtime> {
   await pretendBrowser();
-  const ort = await web('ort.webgpu.mjs');
+  const folder = `${folderOf('onnxruntime-web')}dist/`;
+  const ort = await load(`${folder}ort.webgpu.mjs`);
+  ort.env.wasm.wasmPaths = folder;
+  ort.env.logLevel = 'error';
   copySharedMemory();
   const options = { executionProviders: ['webgpu'], preferredOutputLocation: 'gpu-buffer' };
-  let device: GPUDevice | undefined;
-  const place = async ({ shape, data }: Operand) => {
-    device ??= (await ort.env.webgpu.device) as GPUDevice;
+  await ort.InferenceSession.create(copyOf([1]), options); // keeps the device open
+  const device: GPUDevice = await ort.env.webgpu.device;
+  const place = ({ shape, data }: Operand) => {
     const buffer = device.createBuffer({ size: data.byteLength, usage: 0x80 | 0x4 | 0x8 }); // STORAGE | COPY_SRC | COPY_DST
     device.queue.writeBuffer(buffer, 0, data);
-    const tensor = ort.Tensor.fromGpuBuffer(buffer, {
-      dataType: 'float32',
-      dims: shape,
-      dispose: () => buffer.destroy(),
-    });
-    return tensor;
+    const dispose = () => buffer.destroy();
+    return ort.Tensor.fromGpuBuffer(buffer, { dataType: 'float32', dims: shape, dispose });
   };
-  return { ort, options, place, read: (y) => y.getData(), done: async () => device?.queue.onSubmittedWorkDone() };
+  return { ort, options, place, read: (y) => y.getData(), done: () => device.queue.onSubmittedWorkDone() };
 }
 
 /** Dawn for Node refuses to write from shared memory, which browsers accept and this package uses. */
