@@ -101,7 +101,9 @@ export function teacher(batch: number): { step(): Tensor; parameters: number; di
   const ema = new EMA(parameters);
   const optimizer = new AdamW(parameters, { maxGradNorm: 1, ema });
   const random = (...shape: number[]) => T.keep(T.tensor(normal(1, shape.join(), sizeOf(shape)), shape));
-  const [x, target, text] = [random(batch, 8, 8, 4), random(batch, 8, 8, 4), random(batch, 16, 64)];
+  const { sample_size: side, in_channels: channels, cross_attention_dim: width } = unet.config;
+  const [x, target] = [random(batch, side, side, channels), random(batch, side, side, channels)];
+  const text = random(batch, 16, width);
   const timesteps = Array.from({ length: batch }, (_, i) => (1000 * (i + 0.5)) / batch);
   return {
     parameters: unet.parameterCount,

@@ -1,0 +1,103 @@
+import { existsSync } from 'node:fs';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { checkGradients, checkResult } from '../bench/check.ts';
+import { processorSlug, slug } from '../bench/machine.ts';
+import { measure } from '../bench/measure.ts';
+import { compare } from '../bench/peers/compare.ts';
+import { table } from '../bench/peers/table.ts';
+import { ALL_PARTS, bench, textOf } from '../bench/report.ts';
+import type { Report } from '../bench/report.ts';
+import { flopOf, operandsOf, WORKS } from '../bench/work.ts';
+import type { Work, WorkOf } from '../bench/work.ts';
+import { init, keep, tensor } from '../src/tensor/index.ts';
+import { skip } from './skip.ts';
+
+const test = suite('bench');
+const gpu = await init();
+test.after(() => gpu.destroy());
+
+const peak = { gflops: 1, gbs: 1, registerGflops: 1 };
+const small: Exclude<Work, WorkOf<'train'>>[] = [
+  { kind: 'matmul', M: 17, K: 33, N: 20 },
+  { kind: 'linear', M: 17, K: 32, N: 20 },
+  { kind: 'conv', B: 2, H: 6, W: 6, C: 8, O: 12 },
+  { kind: 'attention', B: 2, heads: 2, Tq: 9, Tk: 12, D: 8 },
+  { kind: 'groupNormSilu', B: 2, H: 4, W: 4, C: 8, groups: 2 },
+  { kind: 'layerNorm', rows: 5, cols: 24 },
+  { kind: 'softmax', shape: [3, 40] },
+];
+
+for (const work of small) {
+  test(`a wrong result is found before anything is timed (${work.kind})`, async () => {
+    const operands = operandsOf(work);
+    const tensors = operands.map(({ shape, data }) => keep(tensor(data, shape)));
+    await checkResult(work, operands, tensors);
+    await checkGradients(work, tensors);
+    tensors[0].array.write(operands[0].data.map((x) => 1 - x));
+    const error = await checkResult(work, operands, tensors).catch((e: Error) => e);
+    assert.match(String(error), /a result is wrong by/);
+    for (const t of tensors) t.dispose();
+  });
+}
+
+test('a line that is wrong stops the bench, and one that is too long is left out with a reason', async () => {
+  const check = () => Promise.reject(new Error('off by one'));
+  const wrong = { name: 'wrong', prepare: () => ({ run() {}, check, dispose() {} }) };
+  const error = await measure([wrong], peak, { seconds: 0.01, longest: 1 }, () => {}).catch((e: Error) => e);
+  assert.match(String(error), /wrong: off by one/);
+  const long = { ...wrong, name: 'long', flop: 1e12 };
+  const [result] = await measure([long], peak, { seconds: 0.01, longest: 1 }, () => {});
+  assert.match(result.leftOut!, /about 1000\.0 s a call/);
+});
+
+test('every part runs within a small budget, and its report is JSON', async () => {
+  const printed: string[] = [];
+  const options = { parts: ALL_PARTS, seconds: 0.02, longest: 4, soakSteps: 24 };
+  const whole = await bench({ ...options, print: (text) => printed.push(text) });
+  const report = JSON.parse(JSON.stringify(whole)) as Report;
+  assert.equal([...Object.keys(report.parts), 'overhead', 'soak'], ALL_PARTS);
+  for (const value of Object.values(report.peak)) assert.ok(value > 0);
+  const results = Object.values(report.parts).flat();
+  for (const { name, milliseconds, leftOut } of results) assert.ok(leftOut ? !milliseconds : milliseconds! > 0, name);
+  assert.ok(
+    results.some(({ milliseconds }) => milliseconds),
+    'at least one line is timed',
+  );
+  for (const { name, value } of report.overhead!) assert.ok(Number.isFinite(value) && value >= 0, name);
+  for (const { name, flat, live, pooled } of report.soak!) assert.ok(flat, `${name}: ${live} live, ${pooled} pooled`);
+  const text = textOf(report);
+  for (const { name } of [...results, ...report.overhead!, ...report.soak!]) assert.ok(text.includes(name), name);
+  assert.ok(printed.length > results.length);
+});
+
+test('results of two machines have two names', () => {
+  assert.is(slug('Intel(R) Xeon(R) Processor'), 'intel-xeon-processor');
+  assert.is(slug('mesa · software · llvmpipe-llvm-15-0-6-256-bits- · llvm'), 'mesa-software-llvmpipe-llvm-15-0-6-256');
+  assert.match(processorSlug, /^\d+x-[a-z0-9]+/);
+});
+
+test('a training step counts as three forward passes', () => {
+  assert.is(flopOf(WORKS.trainmlp), 3 * 2 * 256 * (784 * 512 + 512 * 256 + 256 * 10));
+  const convolutions = 1024 * 32 * 27 + 256 * 64 * 288 + 64 * 64 * 576;
+  assert.is(flopOf(WORKS.traincnn), 3 * 2 * 16 * (convolutions + 640));
+});
+
+if (existsSync('bench/peers/node_modules/onnxruntime-node')) {
+  test('other libraries get the same results, or say why not', async () => {
+    const works: Record<string, Work> = {
+      ...Object.fromEntries(small.filter(({ kind }) => kind !== 'linear').map((work) => [work.kind, work])),
+      train: { kind: 'train', network: 'mlp', batch: 4 },
+    };
+    const comparison = await compare({ works, peers: ['ours', 'ort-node-cpu', 'tfjs-wasm'], rounds: 1, batch: 5 });
+    for (const { name, peers } of comparison.rows) {
+      for (const [peer, { milliseconds, difference, error }] of Object.entries(peers)) {
+        if (peer === 'ort-node-cpu' && name === 'train') assert.is(error, 'runs networks, does not train them');
+        else assert.ok(milliseconds! > 0 && difference! < 1e-3, `${name}, ${peer}: ${error}`);
+      }
+    }
+    assert.match(table(comparison), /Left out:\n {2}ort-node-cpu: runs networks, does not train them \(train\)/);
+  });
+} else skip(test, 'other libraries get the same results', 'bench/peers/node_modules is made by npm run bench:peers');
+
+test.run();
