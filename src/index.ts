@@ -1,6 +1,28 @@
 /** The library: tensors and their functions, networks, and rectified flow. Runs in Node and in browsers. */
-export { DeviceLostError, Gpu, GpuArray, GpuError, OutOfMemoryError, ShapeError } from './kernels/index.ts';
-export type { Capabilities, DeviceOptions, DType, Leak, Limits, Memory, Op, Shape } from './kernels/index.ts';
+export {
+  DeviceLostError,
+  Gpu,
+  GpuArray,
+  GpuError,
+  hostArray,
+  OutOfMemoryError,
+  ShapeError,
+  shapeError,
+  spread,
+} from './kernels/index.ts';
+export type {
+  Capabilities,
+  DeviceOptions,
+  DType,
+  HostArray,
+  HostInputs,
+  Inputs,
+  Leak,
+  Limits,
+  Memory,
+  Op,
+  Shape,
+} from './kernels/index.ts';
 export * from './tensor/index.ts';
 export { normal, permutation, randint, TorchGenerator, uniform } from './tensor/random.ts';
 export * from './nn/index.ts';
