@@ -22,12 +22,13 @@ const rmsNormOp: Op<[x: GpuArray], { eps: number }> = {
     const rows = x.size / cols;
     const y = gpu.empty(x.shape);
     const rstd = gpu.empty([rows]);
-    gpu.run(code, 'forward', { cols, eps }, [x, y, rstd], spread(rows));
+    gpu.run(code, 'forward', { rows, cols, eps }, [x, y, rstd], spread(rows));
     return { output: y, saved: [y, rstd] }; // what backward wants back; freed by the tape
   },
   backward(gpu, dy, [y, rstd], { eps }) {
     const dx = gpu.empty(y.shape);
-    gpu.run(code, 'backward', { cols: y.shape.at(-1)!, eps }, [dy, y, rstd, dx], spread(rstd.size));
+    const [rows, cols] = [rstd.size, y.shape.at(-1)!];
+    gpu.run(code, 'backward', { rows, cols, eps }, [dy, y, rstd, dx], spread(rows));
     return [dx]; // one gradient per input
   },
   reference([x], { eps }) {

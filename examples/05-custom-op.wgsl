@@ -2,7 +2,7 @@
 // One workgroup per row: each thread strides along the row, then the workgroup adds up.
 const THREADS = 64u;
 
-struct Shape { cols: u32, eps: f32 }
+struct Shape { rows: u32, cols: u32, eps: f32 }
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<f32>; // the order of `arrays` in gpu.run()
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
@@ -25,7 +25,7 @@ fn row_sum(thread: u32, mine: f32) -> f32 {
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) thread: u32) {
   let row = group.x + group.y * groups.x;
-  if (row >= arrayLength(&rstd)) { return; }
+  if (row >= shape.rows) { return; } // a large grid is folded, and overhangs
   let first = row * shape.cols + thread;
   let end = (row + 1u) * shape.cols;
   var squares = 0.0;
@@ -44,7 +44,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) thread: u32) {
   let row = group.x + group.y * groups.x;
-  if (row >= arrayLength(&rstd_in)) { return; }
+  if (row >= shape.rows) { return; }
   let first = row * shape.cols + thread;
   let end = (row + 1u) * shape.cols;
   var dots = 0.0;

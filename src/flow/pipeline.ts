@@ -13,6 +13,7 @@ import type { SolverName } from './solvers.ts';
 
 /** The networks of one model: one step (distilled), the teacher, and what reflow made of it. */
 export const networkNames = ['unet', 'unet_teacher', 'unet_reflow'] as const;
+/** The name of a network, which is also its folder's. */
 export type NetworkName = (typeof networkNames)[number];
 
 /** How a network is best sampled, from scheduler/scheduler_config.json. */
@@ -21,6 +22,7 @@ export interface SamplingDefaults {
   guidanceScale: number;
 }
 
+/** What a model is made of. */
 export interface PipelineParts {
   tokenizer: ClipTokenizer;
   textEncoder: CLIPTextModel;
@@ -29,6 +31,7 @@ export interface PipelineParts {
   defaults: Partial<Record<NetworkName, SamplingDefaults>>;
 }
 
+/** What to draw, and how. */
 export interface SampleOptions {
   prompts: string[];
   /** One seed for each prompt; or one number, and the images count on from it. */
@@ -47,6 +50,7 @@ export interface SampleOptions {
   batchSize?: number;
 }
 
+/** Where the time went. */
 export interface Timings {
   /** Seconds, for all images together. */
   text: number;
@@ -55,6 +59,7 @@ export interface Timings {
   total: number;
 }
 
+/** The images, and how they came about. */
 export interface SampleResult {
   /** [N, H, W, 3] in −1 … 1. */
   images: Float32Array;
@@ -78,9 +83,11 @@ export class PromptError extends Error {
   override name = 'PromptError';
 }
 
+/** A whole model: text → image. `openModelFolder` makes one from files; `sample` draws. */
 export class Pipeline {
   constructor(readonly parts: PipelineParts) {}
 
+  /** One of the networks. @throws Error when the model was opened without it */
   network(which: NetworkName): UNet2DConditionModel {
     const network = this.parts.networks[which];
     if (!network)
@@ -124,6 +131,7 @@ export class Pipeline {
     return (z, t, text) => noGrad(() => scope(() => network.forward(z, timestepOf(t), text)));
   }
 
+  /** Draw an image for each prompt. @throws PromptError when a prompt, seed or noise does not fit */
   async sample(options: SampleOptions): Promise<SampleResult> {
     const { prompts, which = 'unet', solver = 'euler', batchSize = 16 } = options;
     if (prompts.length === 0) throw new PromptError('no prompt');
@@ -197,6 +205,7 @@ export class Pipeline {
     };
   }
 
+  /** Free the weights of all parts. */
   dispose(): void {
     const { textEncoder, vae, networks } = this.parts;
     for (const module of [textEncoder, vae, ...Object.values(networks)]) module.dispose();

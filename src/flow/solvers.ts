@@ -51,7 +51,15 @@ export function adamsBashforth(velocity: Velocity, z: Tensor, steps: number): Te
 }
 
 /** Solvers with equal steps. */
-export const fixedStepSolvers = { euler, heun, 'adams-bashforth': adamsBashforth };
+export const fixedStepSolvers = {
+  /** First order, one evaluation a step. */
+  euler,
+  /** Second order, two evaluations a step. */
+  heun,
+  /** Second order, one evaluation a step. */
+  'adams-bashforth': adamsBashforth,
+};
+/** The name of a solver with equal steps. */
 export type FixedStepSolver = keyof typeof fixedStepSolvers;
 
 /**
@@ -76,6 +84,7 @@ const STAGES = [
 /** Fifth-order minus fourth-order result: the estimate of the error. */
 const ERROR = [71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40];
 
+/** Where the flow ended, and what it took. */
 export interface AdaptiveResult {
   z: Tensor;
   /** Network evaluations. */
@@ -189,6 +198,7 @@ async function firstStep(evaluate: Velocity, z: Tensor, slope: Tensor, { rtol, a
 
 /** What `--solver` takes. */
 export type SolverName = FixedStepSolver | 'rk45';
+/** All solvers by name. */
 export const solverNames = ['euler', 'heun', 'adams-bashforth', 'rk45'] as const satisfies SolverName[];
 
 /** Any of the solvers by name. */

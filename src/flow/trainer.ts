@@ -10,6 +10,7 @@ import type { Module } from '../nn/index.ts';
 import { compile, scope } from '../tensor/index.ts';
 import type { Tensor } from '../tensor/index.ts';
 
+/** How long and how fast to train. Names follow diffusers' training scripts. */
 export interface TrainOptions {
   /** Optimiser steps (--max_train_steps). */
   steps: number;
@@ -24,7 +25,9 @@ export interface TrainOptions {
   weightDecay: number;
   /** 0 trains without an average of the weights. */
   emaDecay: number;
+  /** A checkpoint after every so many steps, */
   checkpointingSteps: number;
+  /** and after so many minutes. */
   checkpointingMinutes?: number;
   /** Keep less of the U-Net's forward pass and compute it again in backward (--gradient_checkpointing). */
   gradientCheckpointing?: boolean;
@@ -54,11 +57,13 @@ export interface Checkpoint {
 
 /** Where checkpoints go; src/flow/recipe/checkpoints.ts keeps them in folders. */
 export interface CheckpointStore {
+  /** The newest checkpoint that is whole. */
   latest(): Promise<Checkpoint | undefined>;
   /** @returns where it lies, for messages */
   save(checkpoint: Checkpoint): Promise<string>;
 }
 
+/** What is known after a step: loss, learning rate, norm of all gradients, seconds of training, images per second. */
 export interface LogLine {
   step: number;
   loss: number;
@@ -69,6 +74,7 @@ export interface LogLine {
   skipped?: true;
 }
 
+/** A log line with the way that is left. */
 export interface Progress extends LogLine {
   task: string;
   steps: number;
@@ -77,16 +83,22 @@ export interface Progress extends LogLine {
   eta: number;
 }
 
+/** What a run tells and asks the outside. All are optional. */
 export interface TrainHooks {
   store?: CheckpointStore;
+  /** Called after every step. */
   log?(line: LogLine): void;
+  /** Called after every step, for a line that is redrawn. */
   progress?(progress: Progress): void;
+  /** Called when something went wrong that training survives. */
   warn?(message: string): void;
+  /** Finishes the step, saves a checkpoint and returns. */
   signal?: AbortSignal;
   /** Minutes between previews; 0: none. */
   previewMinutes?: number;
 }
 
+/** How far training came. */
 export interface TrainResult {
   step: number;
   seconds: number;

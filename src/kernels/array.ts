@@ -1,8 +1,11 @@
 import { OutOfMemoryError, shapeError } from './errors.ts';
 import type { Gpu } from './gpu.ts';
 
+/** Kinds of numbers in an array. */
 export type DType = 'f32' | 'i32' | 'u32';
+/** What an array reads back as, by its dtype. */
 export type TypedArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+/** Sizes of the axes, outermost first; [] is a single number. */
 export type Shape = readonly number[];
 
 /** A pooled GPU buffer with a count of the arrays that lie in it. */
@@ -39,6 +42,7 @@ export class GpuArray {
     gpu.watch(this, storage);
   }
 
+  /** Whether `dispose()` was called. */
   get disposed(): boolean {
     return this.#disposed;
   }
@@ -69,14 +73,17 @@ export class GpuArray {
     }
   }
 
+  /** All numbers, row-major, once the GPU has made them. */
   read(): Promise<TypedArray> {
     return this.gpu.read(this);
   }
 
+  /** Replace all numbers, row-major. Earlier commands still see the old ones. */
   write(data: ArrayLike<number>): void {
     this.gpu.write(this, data);
   }
 
+  /** Give this array's share of its memory back. Commands that were given before still see it. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
@@ -84,6 +91,7 @@ export class GpuArray {
     this.gpu.release(this.storage);
   }
 
+  /** For `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

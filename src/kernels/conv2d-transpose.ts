@@ -5,6 +5,7 @@ import { shapeError } from './errors.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 
+/** What convTranspose2d takes: stride, padding, dilation and groups of the convolution that it transposes. */
 export interface ConvTransposeAttrs extends ConvAttrs {
   /** Rows and columns added at the bottom and right of y, to choose among the sizes that the stride allows. */
   outputPadding?: number;

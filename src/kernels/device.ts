@@ -1,6 +1,7 @@
 import { openGpu, platform, toggles } from '#platform';
 import { GpuError } from './errors.ts';
 
+/** Which adapter to open, and with what. */
 export interface DeviceOptions {
   /** A part of the adapter's name, or 'null' for Dawn's validation-only adapter (Node). Also RECTIFLOW_ADAPTER. */
   adapter?: string;
@@ -36,13 +37,17 @@ export type Limits = Record<(typeof LIMITS)[number], number>;
 export interface Capabilities {
   /** 'cpu' adapters (lavapipe, SwiftShader, WARP) want few loads and no workgroup memory; 'gpu' adapters the opposite. */
   family: 'cpu' | 'gpu';
+  /** Vendor, architecture, device and driver, as the adapter tells them. */
   name: string;
   subgroups: boolean;
   /** Lanes in a subgroup when that is certain, else 0. */
   subgroupSize: number;
   f16: boolean;
+  /** Whether `profile` works. */
   timestamps: boolean;
+  /** Bytes. */
   workgroupStorage: number;
+  /** Threads in a workgroup, at most. */
   invocations: number;
   force: Record<string, string>;
 }

@@ -71,6 +71,7 @@ export class Gpu {
     });
   }
 
+  /** Open a device. @throws GpuError when there is no adapter */
   static async create(options: DeviceOptions = {}): Promise<Gpu> {
     const { adapter, device, capabilities, limits, toggles } = await openDevice(options);
     return new Gpu(adapter, device, capabilities, limits, toggles, options);
@@ -91,12 +92,14 @@ export class Gpu {
     return new GpuArray(this, this.#recorder?.storage(bytes) ?? this.#pool.take(bytes), shape, dtype);
   }
 
+  /** An array of zeros. */
   zeros(shape: Shape, dtype: DType = 'f32'): GpuArray {
     const array = this.empty(shape, dtype);
     this.#add({ kind: 'clear', to: array.storage, bytes: Math.max(4, array.size * 4) });
     return array;
   }
 
+  /** An array of the given numbers, row-major. */
   array(shape: Shape, data: ArrayLike<number>, dtype: DType = 'f32'): GpuArray {
     const array = this.empty(shape, dtype);
     this.write(array, data);
@@ -108,6 +111,7 @@ export class Gpu {
     return (this.#none ??= this.unrecorded(() => this.zeros([4])));
   }
 
+  /** Replace all numbers of an array. Commands given before still see the old ones. */
   write(array: GpuArray, data: ArrayLike<number>): void {
     array.check('write');
     if (data.length !== array.size)
@@ -314,6 +318,7 @@ export class Gpu {
     return profiler.result();
   }
 
+  /** Bytes in use, bytes that wait for the next array, the peak of both, and what the garbage collector had to free. */
   memory(): Memory {
     return { ...this.#pool.memory };
   }
@@ -346,6 +351,7 @@ export class Gpu {
     this.#pool.trim();
   }
 
+  /** Close the device and free everything on it. Calls after this fail. */
   destroy(): void {
     if (this.#destroyed) return;
     this.#destroyed = true;
@@ -353,15 +359,17 @@ export class Gpu {
     this.device.destroy();
   }
 
-  /** For GpuArray. */
+  /** @internal For GpuArray. */
   watch(array: GpuArray, storage: Storage): void {
     if (storage.planned) this.#recorder?.watch(array);
     else this.#leaks.watch(array, storage);
   }
+  /** @internal */
   forget(array: GpuArray): void {
     if (array.storage.planned) this.#recorder?.forget(array);
     else this.#leaks.forget(array);
   }
+  /** @internal */
   release(storage: Storage): void {
     if (--storage.refs > 0) return;
     if (storage.planned) this.#recorder?.release(storage);

@@ -7,7 +7,9 @@ export interface HostArray {
   data: Float64Array;
 }
 
+/** The arrays that an op takes; undefined stands for an optional one that is absent. */
 export type Inputs = readonly (GpuArray | undefined)[];
+/** The same inputs for the reference. */
 export type HostInputs<I extends Inputs> = {
   [K in keyof I]: undefined extends I[K] ? HostArray | undefined : HostArray;
 };
@@ -20,8 +22,11 @@ export type HostInputs<I extends Inputs> = {
  * forward or backward make for themselves and do not return, they dispose.
  */
 export interface Op<I extends Inputs = Inputs, A = object> {
+  /** As it appears in errors, and in `capabilities.force`. */
   name: string;
+  /** Append the commands that make `output`. @throws ShapeError when the operands do not fit */
   forward(gpu: Gpu, inputs: I, attrs: A): { output: GpuArray; saved?: readonly (GpuArray | undefined)[] };
+  /** Append the commands that make the gradients, from the output's gradient `dy` and what forward saved. */
   backward?(
     gpu: Gpu,
     dy: GpuArray,
@@ -33,6 +38,7 @@ export interface Op<I extends Inputs = Inputs, A = object> {
   reference(inputs: HostInputs<I>, attrs: A): HostArray;
 }
 
+/** An array for a reference: the given numbers, or zeros. */
 export const hostArray = (shape: readonly number[], data?: ArrayLike<number>): HostArray => ({
   shape,
   data: data ? Float64Array.from(data) : new Float64Array(shape.reduce((n, d) => n * d, 1)),

@@ -1,6 +1,7 @@
 import { GpuError, OutOfMemoryError } from './errors.ts';
 import type { Storage } from './array.ts';
 
+/** What arrays take, in bytes. */
 export interface Memory {
   /** Bytes in arrays that are in use. */
   live: number;

@@ -113,9 +113,11 @@ export function sumTo(gpu: Gpu, x: GpuArray, shape: Shape): GpuArray {
   return reduceAxes(gpu, [x], axes, shape);
 }
 
+/** Over which axes a reduction goes. */
 export interface Axes {
   /** Axes to reduce over; all when absent. Negative ones count from the end. */
   axes?: readonly number[];
+  /** Leave the reduced axes in place, with size 1. */
   keepdim?: boolean;
 }
 

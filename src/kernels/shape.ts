@@ -90,6 +90,7 @@ export const permute = picker<{ axes: readonly number[] }>('permute', (x, { axes
   return { shape: order.map((i) => x[i]), walk: { offset: 0, strides: order.map((i) => strides[i]) }, all: true };
 });
 
+/** [start, stop, step] along one axis: counted from the end where negative; nothing takes all. */
 export type Range = readonly [start?: number, stop?: number | null, step?: number] | null | undefined;
 
 /** y = x[start : stop : step, …]. Negative starts and stops count from the end; a missing range takes all. */

@@ -11,6 +11,7 @@ export interface ResizeAttrs {
   size?: readonly [height: number, width: number];
   factor?: number;
 }
+/** Bilinear interpolation also has a say about corners. */
 export interface BilinearAttrs extends ResizeAttrs {
   /** Corner pixels of x and y coincide, instead of their corners. */
   alignCorners?: boolean;

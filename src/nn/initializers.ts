@@ -3,11 +3,14 @@ import { normal, uniform } from '../tensor/random.ts';
 /** First values of a parameter: `size` numbers that depend on the seed and the key alone. */
 export type Initializer = (seed: number, key: string, size: number) => Float32Array;
 
+/** The same number everywhere. */
 export const constant =
   (value: number): Initializer =>
   (_seed, _key, size) =>
     new Float32Array(size).fill(value);
+/** 0 everywhere: biases, and the ends of residual branches. */
 export const zerosInit = constant(0);
+/** 1 everywhere: the scales of norms. */
 export const onesInit = constant(1);
 
 /** N(0, deviation²) */

@@ -38,6 +38,7 @@ export function outlineOf<T>(make: () => T): T {
 const outline = (shape: readonly number[]): GpuArray =>
   new GpuArray(currentGpu(), currentGpu().none.storage, shape, 'f32');
 
+/** A parameter of zeros that will begin as `init` says. `layout` 'conv' has the axes [O, I, kh, kw] in checkpoints. */
 export const parameter = (shape: readonly number[], init: Initializer, layout: Layout = 'same'): Parameter =>
   new Parameter(shape, init, layout);
 
@@ -86,6 +87,7 @@ export abstract class Module {
     return found;
   }
 
+  /** Numbers in all parameters together. */
   get parameterCount(): number {
     let n = 0;
     for (const p of this.namedParameters().values()) n += p.size;
@@ -173,10 +175,12 @@ export abstract class Module {
     return this;
   }
 
+  /** Free all parameters and their gradients. */
   dispose(): void {
     for (const p of this.namedParameters().values()) p.dispose();
   }
 
+  /** For `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -11,6 +11,7 @@ export function disown(tensor: Tensor): void {
   for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i].delete(tensor)) return;
 }
 
+/** Let a tensor outlive the scope it was made in. Whoever keeps it disposes it. */
 export function keep<T extends Tensor>(tensor: T): T {
   disown(tensor);
   return tensor;

@@ -34,6 +34,7 @@ export class Tensor {
   node: Node | undefined;
 
   constructor(
+    /** Its numbers on the GPU. */
     readonly array: GpuArray,
     node?: Node,
   ) {
@@ -41,15 +42,19 @@ export class Tensor {
     adopt(this);
   }
 
+  /** Sizes of the axes, outermost first. */
   get shape(): Shape {
     return this.array.shape;
   }
+  /** Kind of its numbers. */
   get dtype(): DType {
     return this.array.dtype;
   }
+  /** How many numbers it has. */
   get size(): number {
     return this.array.size;
   }
+  /** Whether gradients flow through it: a leaf that asks for one, or computed from such a leaf. */
   get requiresGrad(): boolean {
     return this.node !== undefined;
   }
@@ -61,12 +66,12 @@ export class Tensor {
     this.node = on ? (this.node ?? leafOf(this)) : undefined;
   }
 
-  /** All numbers, row-major. */
+  /** All numbers, row-major, once the GPU has made them. */
   async read(): Promise<TypedArray> {
     return this.array.read();
   }
 
-  /** The only number of a one-element tensor. */
+  /** The only number of a one-element tensor. @throws ShapeError when there are more */
   async item(): Promise<number> {
     if (this.size !== 1) throw shapeError('item', `wants one element, has ${this.size}`, { tensor: this });
     return (await this.array.read())[0];
@@ -77,7 +82,10 @@ export class Tensor {
     return new Tensor(this.array.view());
   }
 
-  /** Gradients of this scalar into `.grad` of every leaf it depends on. Frees what forward saved. */
+  /**
+   * Gradients of this scalar into `.grad` of every leaf it depends on. Frees what forward saved.
+   * @throws ShapeError when it has more than one element, Error when nothing asks for a gradient or it was run before
+   */
   backward(): void {
     if (this.size !== 1)
       throw shapeError(
@@ -97,6 +105,7 @@ export class Tensor {
     });
   }
 
+  /** Free the numbers, the gradient, and the node unless another tensor depends on it. */
   dispose(): void {
     this.node?.unref();
     this.node = undefined;
@@ -106,6 +115,7 @@ export class Tensor {
     disown(this);
   }
 
+  /** For `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
@@ -127,6 +137,7 @@ export function tensor(
   return t;
 }
 
+/** A tensor of zeros. */
 export const zeros = (shape: Shape, dtype: DType = 'f32'): Tensor => new Tensor(currentGpu().zeros(shape, dtype));
 
 type Operands<I extends Inputs> = { [K in keyof I]: undefined extends I[K] ? Tensor | undefined : Tensor };

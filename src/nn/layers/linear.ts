@@ -27,6 +27,7 @@ export class Linear extends Module {
   }
 }
 
+/** Whether there is a bias, and with what weight and bias begin (uniform in ±1 / √inputs). */
 export interface LinearOptions {
   bias?: boolean;
   weightInit?: Initializer;

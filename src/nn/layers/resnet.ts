@@ -4,6 +4,7 @@ import { Conv2d } from './conv2d.ts';
 import { Linear } from './linear.ts';
 import { GroupNorm } from './norm.ts';
 
+/** Groups of the norms, their epsilon, and channels of the time embedding. */
 export interface ResnetOptions {
   groups: number;
   eps?: number;

@@ -3,6 +3,7 @@ import type { Tensor } from '../../tensor/index.ts';
 import { Module } from '../module.ts';
 import { Linear } from './linear.ts';
 
+/** In which order the waves come, and how their lengths fall. */
 export interface TimestepOptions {
   /** cos before sin. */
   flipSinToCos?: boolean;
@@ -20,6 +21,7 @@ export function timesteps(times: readonly number[], channels: number, options: T
   return tensor(timestepWaves(times, channels, options), [times.length, channels]);
 }
 
+/** The same on the host. */
 export function timestepWaves(times: readonly number[], channels: number, options: TimestepOptions = {}): Float32Array {
   const { flipSinToCos = false, freqShift = 0 } = options;
   const half = channels >> 1;

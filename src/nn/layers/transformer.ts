@@ -35,6 +35,7 @@ export class BasicTransformerBlock extends Module {
   }
 }
 
+/** Sizes of the attention inside. */
 export interface TransformerOptions {
   heads: number;
   /** Channels of the text. */

@@ -155,6 +155,7 @@ class CLIPTextTransformer extends Module {
   }
 }
 
+/** What the text encoder made of its tokens. */
 export interface CLIPTextOutput {
   /** [B, T, C], after the final layer norm: what Stable Diffusion reads. */
   lastHiddenState: Tensor;

@@ -5,6 +5,7 @@ import type { Tensor } from '../../tensor/index.ts';
 import { Optimizer } from './optimizer.ts';
 import type { OptimizerOptions } from './optimizer.ts';
 
+/** Decays of the averages of the gradient and of its square, and what keeps the root from zero. */
 export interface AdamWOptions extends OptimizerOptions {
   betas?: readonly [number, number];
   eps?: number;

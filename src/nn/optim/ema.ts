@@ -4,6 +4,7 @@ import { fromCheckpoint, toCheckpoint } from '../layout.ts';
 import { Module, Parameter, StateDictError } from '../module.ts';
 import type { StateDict } from '../module.ts';
 
+/** How fast the average follows; names as in diffusers. */
 export interface EMAOptions {
   decay?: number;
   minDecay?: number;
@@ -94,6 +95,7 @@ export class EMA {
     return state;
   }
 
+  /** Go on from saved averages. @throws StateDictError when a key is missing or has another shape */
   loadStateDict(state: StateDict, { steps = this.steps } = {}): void {
     for (const [key, t] of this.shadow) {
       const data = state[key] && fromCheckpoint(state[key], t.shape, this.#layout(key));
@@ -106,11 +108,13 @@ export class EMA {
     this.steps = steps;
   }
 
+  /** Free the averages. */
   dispose(): void {
     for (const t of this.shadow.values()) t.dispose();
     this.#buffers.dispose();
   }
 
+  /** For `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -7,8 +7,11 @@ import { Parameter, StateDictError } from '../module.ts';
 import type { StateDict } from '../module.ts';
 import type { EMA } from './ema.ts';
 
+/** What all optimisers take. */
 export interface OptimizerOptions {
+  /** Learning rate (0.001); `step({ lr })` may say another. */
   lr?: number;
+  /** How strongly weights are drawn to zero. */
   weightDecay?: number;
   /** Scale all gradients down together when their norm exceeds this. */
   maxGradNorm?: number;
@@ -29,6 +32,7 @@ export interface StepReport {
 
 /** Moves parameters against their gradients. All of a step is on the GPU; only `report()` reads back. */
 export abstract class Optimizer {
+  /** Learning rate of steps that name none. */
   lr: number;
   protected readonly buffers = new StepBuffers(currentGpu());
   /** What is remembered of each parameter, by key. */
@@ -96,6 +100,7 @@ export abstract class Optimizer {
     return state;
   }
 
+  /** Go on from a saved state. @throws StateDictError when it belongs to other parameters */
   loadStateDict(state: StateDict): void {
     const wrong: string[] = [];
     const loaded: [GpuArray, Float32Array][] = [];
@@ -118,11 +123,13 @@ export abstract class Optimizer {
     this.buffers.restore({ steps, skipped });
   }
 
+  /** Free what is remembered of the parameters; not the parameters. */
   dispose(): void {
     for (const slots of this.slots.values()) for (const array of Object.values(slots)) array.dispose();
     this.buffers.dispose();
   }
 
+  /** For `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

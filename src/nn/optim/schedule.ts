@@ -18,6 +18,7 @@ export interface ScheduleOptions {
   stepRules?: string;
 }
 
+/** The schedules by name, as in diffusers. */
 export const scheduleNames = [
   'constant',
   'constant_with_warmup',
@@ -27,6 +28,7 @@ export const scheduleNames = [
   'polynomial',
   'piecewise_constant',
 ] as const;
+/** One of `scheduleNames`. */
 export type ScheduleName = (typeof scheduleNames)[number];
 
 /** The learning rate of step 0, 1, 2, … */

@@ -4,6 +4,7 @@ import type { Tensor } from '../../tensor/index.ts';
 import { Optimizer } from './optimizer.ts';
 import type { OptimizerOptions } from './optimizer.ts';
 
+/** Momentum (0) and whether to look ahead along it. */
 export interface SGDOptions extends OptimizerOptions {
   momentum?: number;
   nesterov?: boolean;

@@ -21,6 +21,7 @@ export const linear = (x: Tensor, weight: Tensor, bias?: Tensor, { residual }: {
 /** h · gelu(g), where h and g are the halves of x·Wᵀ + bias.   x: [.., K]   weight: [2N, K]   bias: [2N]   → [.., N] */
 export const geglu = (x: Tensor, weight: Tensor, bias?: Tensor): Tensor => apply(gegluOp, [x, weight, bias], {});
 
+/** Heads, causality, scale and bias of an attention. */
 export interface AttentionOptions extends AttentionAttrs {
   /** Added to the scores, broadcastable to [B, heads, Tq, Tk]; −∞ hides a key. */
   bias?: Tensor;
