@@ -25,9 +25,9 @@ export function load(app) {
     for (const reflection of project.children ?? []) {
       const file = project.getSymbolIdFromReflection(reflection)?.packagePath ?? '';
       const category = categories.find(([pattern]) => pattern.test(file))?.[1];
-      if (!category) continue;
-      reflection.comment ??= new Comment();
-      reflection.comment.blockTags.push(new CommentTag('@category', [{ kind: 'text', text: category }]));
+      // Only where there is a comment already: an empty one would hide that it is missing.
+      const { comment } = reflection.signatures?.[0] ?? reflection;
+      if (category) comment?.blockTags.push(new CommentTag('@category', [{ kind: 'text', text: category }]));
     }
   });
 }

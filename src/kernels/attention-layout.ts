@@ -8,6 +8,7 @@ export interface Strides {
   token: number;
 }
 
+/** Heads, causality and scale of an attention. */
 export interface AttentionAttrs {
   /** Heads side by side in the last axis of [B, T, heads·D]; operands of four axes, [B, heads, T, D], say it themselves. */
   heads?: number;

@@ -7,6 +7,7 @@ import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 import { reduce3 } from './reduce.ts';
 
+/** What becomes of the single losses: each by itself, their mean, or their sum. */
 export type Reduction = 'none' | 'mean' | 'sum';
 
 /**
