@@ -27,7 +27,11 @@ const byHand = await noGrad(() => mul(matmul(X, sub(matmul(X, w), y), { transpos
 const h = 1e-2;
 const byDifferences = [];
 for (const i of [0, 1]) {
-  const moved = (by: number) => tensor([0.5, -1].map((v, k) => (k === i ? v + by : v)), [2, 1]); // prettier-ignore
+  const moved = (by: number) =>
+    tensor(
+      [0.5, -1].map((v, k) => (k === i ? v + by : v)),
+      [2, 1],
+    );
   const [up, down] = [await lossOf(moved(h)).item(), await lossOf(moved(-h)).item()];
   byDifferences.push((up - down) / (2 * h));
 }

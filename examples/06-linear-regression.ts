@@ -32,5 +32,10 @@ const [b] = await model.bias!.read();
 console.log('y = w·x + b:', { w1, w2, b });
 
 // The noise of 0.1 leaves each coefficient uncertain by 0.1 / √200 = 0.007; four times that is allowed.
-for (const [got, want] of [[w1, 3], [w2, -2], [b, 1]]) assert.ok(Math.abs(got - want) < 0.03, `${got} for ${want}`); // prettier-ignore
+for (const [got, want] of [
+  [w1, 3],
+  [w2, -2],
+  [b, 1],
+])
+  assert.ok(Math.abs(got - want) < 0.03, `${got} for ${want}`);
 gpu.destroy();

@@ -81,7 +81,10 @@ const rate = schedule('cosine', { lr: 3e-3, trainingSteps: STEPS });
 for (let step = 0; step < STEPS; step++) {
   const loss = scope(() => {
     const order = permutation(1, step, known.length);
-    const { x, labels } = batch([...order.subarray(0, BATCH)].map((i) => known[i]), true); // prettier-ignore
+    const { x, labels } = batch(
+      [...order.subarray(0, BATCH)].map((i) => known[i]),
+      true,
+    );
     const loss = crossEntropy(model.forward(x), labels, { labelSmoothing: 0.1 });
     loss.backward();
     optimizer.step({ lr: rate(step) });

@@ -60,7 +60,11 @@ function matmul() {
     lines(
       20,
       342,
-      ['Each lane loads A at its own k, once for 8 steps, and hands it', 'round by shuffles; it loads B for its own 8 columns at each step.', '80 loads for 1,024 multiply-adds a lane.'], // prettier-ignore
+      [
+        'Each lane loads A at its own k, once for 8 steps, and hands it',
+        'round by shuffles; it loads B for its own 8 columns at each step.',
+        '80 loads for 1,024 multiply-adds a lane.',
+      ],
       muted,
     ),
   ];
@@ -78,7 +82,11 @@ function matmul() {
     lines(
       490,
       352,
-      ['A square is 4 × 4 numbers. 256 threads fetch the dashed', 'slices into workgroup memory, 8 loads each, and make', '256 multiply-adds each from there; then the next 16 of K.'], // prettier-ignore
+      [
+        'A square is 4 × 4 numbers. 256 threads fetch the dashed',
+        'slices into workgroup memory, 8 loads each, and make',
+        '256 multiply-adds each from there; then the next 16 of K.',
+      ],
       muted,
     ),
   ];
@@ -170,7 +178,7 @@ function attention() {
       'logSumExp = top + ln total',
       '',
       'Stored: y, and one number for each query.',
-    ]), // prettier-ignore
+    ]),
     text(x + 180, y + 264, 'The dashed matrix is never in memory: [Tq, Tk] for each head', {
       anchor: 'middle',
       fill: '#57606a',
@@ -238,7 +246,15 @@ function autograd() {
     arrow(735, 239, 590, 239, { stroke: orange }),
     arrow(500, 239, 370, 239, { stroke: orange }),
     arrow(280, 239, 150, 239, { stroke: orange }),
-    lines(20, 280, ['backward() goes from the latest node to the earliest and frees what each had saved.', 'x and target ask for no gradient, so they have no node.'], { fill: '#57606a' }), // prettier-ignore
+    lines(
+      20,
+      280,
+      [
+        'backward() goes from the latest node to the earliest and frees what each had saved.',
+        'x and target ask for no gradient, so they have no node.',
+      ],
+      { fill: '#57606a' },
+    ),
   ];
   picture('autograd', 880, 316, parts);
 }
