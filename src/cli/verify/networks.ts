@@ -2,6 +2,7 @@
 import type { Runner } from './runner.ts';
 import { runClip } from './networks-clip.ts';
 import { runKeys } from './networks-keys.ts';
+import { runLpips } from './networks-lpips.ts';
 import { runTrain } from './networks-train.ts';
 import { runUnet } from './networks-unet.ts';
 import { runVae } from './networks-vae.ts';
@@ -12,4 +13,5 @@ export const networkRunners: Record<string, Runner> = {
   vae: runVae,
   clip: runClip,
   train: runTrain,
+  lpips: runLpips,
 };

@@ -11,15 +11,20 @@ export type Padding = number | readonly [left: number, right: number, top: numbe
 /** A convolution over images, with its bias and two more sums fused. */
 export class Conv2d extends Module {
   weight: Parameter; // [O, k, k, I]
-  bias: Parameter; // [O]
+  bias: Parameter | undefined; // [O]
   readonly stride: number;
   readonly padding: Padding;
 
-  constructor(inputs: number, outputs: number, kernel: number, { stride = 1, padding = 0 as Padding } = {}) {
+  constructor(
+    inputs: number,
+    outputs: number,
+    kernel: number,
+    { stride = 1, padding = 0 as Padding, bias = true } = {},
+  ) {
     super();
     const fanIn = inputs * kernel * kernel;
     this.weight = parameter([outputs, kernel, kernel, inputs], kaimingUniform(fanIn), 'conv');
-    this.bias = parameter([outputs], kaimingUniform(fanIn));
+    if (bias) this.bias = parameter([outputs], kaimingUniform(fanIn));
     this.stride = stride;
     this.padding = padding;
   }

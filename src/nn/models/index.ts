@@ -1,5 +1,7 @@
 export { CLIPTextModel, clipLConfig, idsTensor } from './clip-text.ts';
 export type { CLIPTextConfig, CLIPTextOutput } from './clip-text.ts';
+export { LPIPS } from './lpips.ts';
+export type { LPIPSNet } from './lpips.ts';
 export { sd15UNetConfig } from './unet-config.ts';
 export type { UNetConfig } from './unet-config.ts';
 export { UNet2DConditionModel } from './unet.ts';
