@@ -58,7 +58,8 @@ for (let step = 0; step < STEPS; step++) {
   const loss = scope(() => {
     const loss = crossEntropy(model.forward(training.points), training.classes);
     loss.backward();
-    optimizer.step({ lr: rate(step) });
+    optimizer.lr = rate(step);
+    optimizer.step();
     return loss;
   });
   if (step % 100 === 0) console.log(`step ${step}: loss ${(await loss.item()).toFixed(4)}`);

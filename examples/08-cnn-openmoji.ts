@@ -87,7 +87,8 @@ for (let step = 0; step < STEPS; step++) {
     );
     const loss = crossEntropy(model.forward(x), labels, { labelSmoothing: 0.1 });
     loss.backward();
-    optimizer.step({ lr: rate(step) });
+    optimizer.lr = rate(step);
+    optimizer.step();
     return loss;
   });
   if (step % 50 === 0) console.log(`step ${step}: loss ${(await loss.item()).toFixed(3)}`);

@@ -22,7 +22,8 @@ export function guided(
   nullText: Tensor | undefined,
   alpha: number,
 ): Velocity {
-  if (!(alpha > 1) || !nullText) return (z, t) => scope(() => network(z, t, text));
+  if (Number.isNaN(alpha)) throw new RangeError('guided: alpha is NaN');
+  if (alpha <= 1 || !nullText) return (z, t) => scope(() => network(z, t, text));
   return (z, t) =>
     scope(() => {
       const batch = z.shape[0];

@@ -1,4 +1,5 @@
 /** Ways to follow the flow dZ/dt = v(Z, t): Euler, Heun, Adams–Bashforth, and Runge–Kutta 4(5) with steps of its own choice. */
+import { wantWhole } from '../kernels/index.ts';
 import { addScaled, neg } from '../tensor/index.ts';
 import type { Tensor } from '../tensor/index.ts';
 import type { Velocity } from './rectified-flow.ts';
@@ -12,6 +13,7 @@ import type { Velocity } from './rectified-flow.ts';
  * @see Liu et al. 2022, Flow Straight and Fast, §2.1. https://arxiv.org/abs/2209.03003
  */
 export function euler(velocity: Velocity, z: Tensor, steps: number): Tensor {
+  wantWhole('euler', 'steps', steps, 1);
   for (let i = 0; i < steps; i++) z = addScaled(z, velocity(z, i / steps), { s: 1 / steps });
   return z;
 }
@@ -22,6 +24,7 @@ export function euler(velocity: Velocity, z: Tensor, steps: number): Tensor {
  *     Z' = Z + v(Z, t) h        Z(t + h) = Z + (v(Z, t) + v(Z', t + h)) h / 2
  */
 export function heun(velocity: Velocity, z: Tensor, steps: number): Tensor {
+  wantWhole('heun', 'steps', steps, 1);
   const h = 1 / steps;
   for (let i = 0; i < steps; i++) {
     const here = velocity(z, i / steps);
@@ -40,6 +43,7 @@ export function heun(velocity: Velocity, z: Tensor, steps: number): Tensor {
  * @see Hairer, Nørsett & Wanner, Solving ODEs I, §III.1
  */
 export function adamsBashforth(velocity: Velocity, z: Tensor, steps: number): Tensor {
+  wantWhole('adamsBashforth', 'steps', steps, 1);
   const h = 1 / steps;
   let before: Tensor | undefined;
   for (let i = 0; i < steps; i++) {
@@ -106,6 +110,8 @@ export async function rk45(
   z: Tensor,
   { rtol = 1e-5, atol = 1e-5, maxEvaluations = 10_000 } = {},
 ): Promise<AdaptiveResult> {
+  if (!(rtol >= 0 && atol >= 0 && rtol + atol > 0 && rtol + atol < Infinity))
+    throw new RangeError(`rk45: tolerances must be 0 or more, and one above 0\n  rtol  ${rtol}\n  atol  ${atol}`);
   let t = 0;
   let evaluations = 0;
   let steps = 0;
@@ -209,8 +215,9 @@ export async function solve(
   { steps = 25, rtol = 1e-5, atol = 1e-5 } = {},
 ): Promise<{ z: Tensor; evaluations: number }> {
   if (name === 'rk45') return rk45(velocity, z, { rtol, atol });
-  if (!(Number.isInteger(steps) && steps >= 1))
-    throw new RangeError(`solve: steps must be a whole number from 1, not ${steps}`);
+  if (!Object.hasOwn(fixedStepSolvers, name))
+    throw new RangeError(`solve: there is no solver ${name}\n  known: ${solverNames.join(' ')}`);
+  wantWhole('solve', 'steps', steps, 1);
   let evaluations = 0;
   const counted: Velocity = (at, t) => (evaluations++, velocity(at, t));
   return { z: fixedStepSolvers[name](counted, z, steps), evaluations };

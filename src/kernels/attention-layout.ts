@@ -55,6 +55,9 @@ export function attentionSizes(
   }
   const four = rank === 4;
   const heads = four ? q.shape[1] : (attrs.heads ?? 1);
+  if (!Number.isInteger(heads) || heads < 1) throw fail(`heads is ${heads}, must be a whole number of at least 1`);
+  if (four && attrs.heads !== undefined && attrs.heads !== heads)
+    throw fail(`heads is ${attrs.heads}, but the operands have ${heads}`);
   const view = ({ shape }: Operand) => {
     const [batch, tokens, width] = [shape[0], shape[rank - 2], shape[rank - 1]];
     const dim = four ? width : width / heads;
@@ -69,6 +72,8 @@ export function attentionSizes(
   if (Q.batch !== K.batch || Q.batch !== V.batch) throw fail('batches differ');
   if (Q.dim !== K.dim) throw fail(`sizes of a head of q and k differ (${Q.dim} ≠ ${K.dim})`);
   if (K.tokens !== V.tokens) throw fail(`numbers of keys and values differ (${K.tokens} ≠ ${V.tokens})`);
+  if (Q.dim === 0) throw fail('a head of q has no numbers');
+  if (K.tokens === 0 && Q.batch * Q.tokens > 0) throw fail('there are no keys to look at');
   const full = [Q.batch, heads, Q.tokens, K.tokens];
   const padded = [...Array(4 - Math.min(4, bias?.shape.length ?? 4)).fill(1), ...(bias?.shape ?? [])] as number[];
   if (bias && (padded.length !== 4 || padded.some((d, i) => d !== 1 && d !== full[i]))) {

@@ -5,6 +5,7 @@ import type { FusedKernel } from './attention-fused.ts';
 import { attentionSizes } from './attention-layout.ts';
 import type { AttentionAttrs, AttentionSizes } from './attention-layout.ts';
 import type { Capabilities } from './device.ts';
+import { wantFloats } from './floats.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 
@@ -46,6 +47,7 @@ export function pickAttention(
 export const attention: Op<[q: GpuArray, k: GpuArray, v: GpuArray, bias?: GpuArray], AttentionAttrs> = {
   name: 'attention',
   forward(gpu, [q, k, v, bias], attrs) {
+    wantFloats('attention', { q, k, v, bias });
     const s = attentionSizes(q, k, v, bias, attrs);
     const inputs = { q, k, v, bias };
     const kernel = pickAttention(s, gpu.capabilities);

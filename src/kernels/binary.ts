@@ -1,5 +1,6 @@
 import type { GpuArray, Shape } from './array.ts';
 import { broadcastShape, map } from './elementwise.ts';
+import { shapeError } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import type { Gpu } from './gpu.ts';
 import { hostArray } from './op.ts';
@@ -26,13 +27,13 @@ const rows = {
   mul: { y: 'a * b', da: 'c * b', db: 'c * a', js: (a, b) => a * b },
   div: { y: 'a / b', da: 'c / b', db: '-c * a / (b * b)', js: (a, b) => a / b },
   maximum: {
-    y: 'max(a, b)',
+    y: 'larger(a, b)',
     da: 'c * select(select(0.0, 0.5, a == b), 1.0, a > b)',
     db: 'c * select(select(0.0, 0.5, a == b), 1.0, b > a)',
     js: (a, b) => Math.max(a, b),
   },
   minimum: {
-    y: 'min(a, b)',
+    y: '-larger(-a, -b)',
     da: 'c * select(select(0.0, 0.5, a == b), 1.0, a < b)',
     db: 'c * select(select(0.0, 0.5, a == b), 1.0, b < a)',
     js: (a, b) => Math.min(a, b),
@@ -51,8 +52,10 @@ function binary<A = object>(name: keyof typeof rows, scalar: (attrs: A) => numbe
     forward(gpu, [a, b], attrs) {
       wantFloats(name, { a, b });
       const shape = broadcastShape(name, [a.shape, b.shape]);
+      const s = scalar(attrs);
+      if (typeof s !== 'number') throw shapeError(name, `s is ${s}, not a number`, { a, b });
       return {
-        output: map(gpu, row.y, [a, b], { s: scalar(attrs), shape }),
+        output: map(gpu, row.y, [a, b], { s, shape }),
         saved: linear ? [outline(a), outline(b)] : [a, b],
       };
     },

@@ -53,6 +53,7 @@ export function convOf(op: string, x: readonly number[], weight: readonly number
   for (const pad of [left, right, top, bottom]) {
     if (!Number.isInteger(pad) || pad < 0) throw say(`padding is ${pad}, must be 0 or more`);
   }
+  if (H * W * C * O * kh * kw === 0) throw say('there is nothing to convolve', 'only the batch may be empty');
   if (O % groups) throw say(`${O} output channels do not fall into ${groups} groups`);
   if (C !== I * groups) {
     const fix = weight[1] === C ? 'is the weight [O, I, kh, kw]? The layout here is [O, kh, kw, I]' : '';
@@ -194,8 +195,8 @@ export function convWeight(gpu: Gpu, c: Conv, x: GpuArray, dy: GpuArray, shape: 
   const size = c.O * taps * depth;
   const { variant, code, tiles, wanted, constants } = weightLaunch(gpu, c, taps, depth);
   const most = Math.max(1, Math.min(wanted, Math.floor(pixels / 256)));
-  const chunk = Math.ceil(pixels / most / 64) * 64;
-  const parts = Math.ceil(pixels / chunk);
+  const chunk = Math.max(1, Math.ceil(pixels / most / 64)) * 64;
+  const parts = Math.max(1, Math.ceil(pixels / chunk));
 
   const dw = gpu.empty(parts === 1 ? shape : [parts, ...shape]);
   // prettier-ignore

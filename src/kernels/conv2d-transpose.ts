@@ -1,7 +1,8 @@
 import type { GpuArray } from './array.ts';
 import { convForward, convInput, convOf, convWeight, sums } from './conv2d-launch.ts';
 import type { ConvAttrs } from './conv2d-launch.ts';
-import { shapeError } from './errors.ts';
+import { shapeError, wantWhole } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 
@@ -18,6 +19,10 @@ function transposed(x: readonly number[], weight: readonly number[], attrs: Conv
   if (x.length !== 4) throw say('x must be [B, H, W, I]');
   if (weight.length !== 4) throw say('weight must be [I, kh, kw, O / groups]');
   if (x[3] !== weight[0]) throw say(`channels differ (${x[3]} ≠ ${weight[0]})`);
+  for (const [name, value] of Object.entries({ stride, dilation, groups }))
+    wantWhole('convTranspose2d', name, value, 1, { x, weight });
+  wantWhole('convTranspose2d', 'outputPadding', outputPadding, 0, { x, weight });
+  if (x[1] * x[2] === 0) throw say('x has no pixels');
   if (outputPadding >= Math.max(stride, dilation))
     throw say(`outputPadding ${outputPadding} must be below the stride or dilation`);
   const [left, right, top, bottom] = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
@@ -41,6 +46,7 @@ function transposed(x: readonly number[], weight: readonly number[], attrs: Conv
 export const convTranspose2d: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray], ConvTransposeAttrs> = {
   name: 'convTranspose2d',
   forward(gpu, [x, weight, bias], attrs) {
+    wantFloats('convTranspose2d', { x, weight, bias });
     const c = transposed(x.shape, weight.shape, attrs);
     if (bias && (bias.shape.length !== 1 || bias.size !== c.C))
       throw shapeError('convTranspose2d', `bias must be [${c.C}]`, { x, weight, bias });

@@ -2,6 +2,7 @@ import type { GpuArray } from './array.ts';
 import { convForward, convInput, convOf, convWeight, sums } from './conv2d-launch.ts';
 import type { ConvAttrs } from './conv2d-launch.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 
@@ -24,6 +25,7 @@ type ConvInputs = [x: GpuArray, weight: GpuArray, bias?: GpuArray, residual?: Gp
 export const conv2d: Op<ConvInputs, ConvAttrs> = {
   name: 'conv2d',
   forward(gpu, [x, weight, bias, residual, temb], attrs) {
+    wantFloats('conv2d', { x, weight, bias, residual, temb });
     const c = convOf('conv2d', x.shape, weight.shape, attrs);
     const shape = [c.B, c.Ho, c.Wo, c.O];
     if (bias && (bias.shape.length !== 1 || bias.size !== c.O))

@@ -2,10 +2,12 @@ import code from './cross-entropy.wgsl';
 import type { GpuArray } from './array.ts';
 import { map } from './elementwise.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 import { reduce3 } from './reduce.ts';
+import { wantReduction } from './loss.ts';
 import type { Reduction } from './loss.ts';
 
 export interface CrossEntropyAttrs {
@@ -19,6 +21,8 @@ export interface CrossEntropyAttrs {
 /**
  * −(1 − ε) · ln p[label] − ε · mean(ln p) with p = softmax(x) over the last axis; the mean is over labels that count.
  *
+ * A label that is no class gives NaN, and so does its row of the gradient.
+ *
  *     x: [..., classes]   labels: i32 [...]      dx = dy / count · (p − (1 − ε) · onehot − ε / classes)
  */
 export const crossEntropy: Op<[x: GpuArray, labels: GpuArray], CrossEntropyAttrs> = {
@@ -28,6 +32,13 @@ export const crossEntropy: Op<[x: GpuArray, labels: GpuArray], CrossEntropyAttrs
     const rows = labels.size;
     if (x.shape.slice(0, -1).join() !== labels.shape.join())
       throw shapeError('crossEntropy', 'one label for each row of x is wanted', { x, labels });
+    wantFloats('crossEntropy', { x });
+    wantReduction('crossEntropy', reduction);
+    if (classes === 0 && rows > 0) throw shapeError('crossEntropy', 'there are no classes', { x, labels });
+    if (!Number.isInteger(ignoreIndex))
+      throw shapeError('crossEntropy', `ignoreIndex ${ignoreIndex} is no whole number`, { x, labels });
+    if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
+      throw shapeError('crossEntropy', `labelSmoothing is ${labelSmoothing}, must be from 0 to 1`, { x, labels });
     if (labels.dtype !== 'i32') throw shapeError('crossEntropy', 'labels must be i32', { x, labels });
     const losses = gpu.empty(labels.shape);
     const [counts, logSums] = [gpu.empty([rows]), gpu.empty([rows])];

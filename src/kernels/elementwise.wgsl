@@ -110,6 +110,11 @@ fn gather(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
 
 // Functions that rows of the tables use. Accurate to a few units in the last place, and free of overflow.
 
+// Comparisons and max() may assume that there is no NaN; bits do not lie.
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
+
+fn larger(a: f32, b: f32) -> f32 { return select(select(max(a, b), b, is_nan(b)), a, is_nan(a)); }
+
 fn sigmoid(x: f32) -> f32 {
   let e = exp(-abs(x));
   return select(e, 1.0, x >= 0.0) / (1.0 + e);
@@ -133,7 +138,7 @@ fn tanh_of(x: f32) -> f32 {
 
 // Press et al. 1992, Numerical Recipes, §6.2 (erfcc): relative error below 1.2e-7 everywhere.
 fn erfc(x: f32) -> f32 {
-  let z = min(abs(x), 9.0);
+  let z = select(min(abs(x), 16.0), x, is_nan(x));
   let t = 1.0 / (1.0 + 0.5 * z);
   let p = -1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806 +
           t * (0.27886807 + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277))))))));
@@ -160,10 +165,11 @@ fn sine(x: f32, quarter: u32) -> f32 {
   return select(v, -v, turn >= 2u);
 }
 
-// x^p where WGSL's pow leaves negative and zero x open; negative x only with whole p.
+// x^p where WGSL's pow leaves negative and zero x open; NaN for a negative x with a fraction p.
 fn power(x: f32, p: f32) -> f32 {
   if (p == 0.0) { return 1.0; }
   if (x == 0.0 && p > 0.0) { return 0.0; }
+  if (x < 0.0 && floor(p) != p) { return bitcast<f32>(select(0x7fc00000u, 0u, x == 0.0)); } // NaN, hidden from the compiler
   let v = pow(abs(x), p);
   return select(v, -v, x < 0.0 && abs(p % 2.0) == 1.0);
 }

@@ -1,6 +1,7 @@
 import code from './embedding.wgsl';
-import type { GpuArray, Shape } from './array.ts';
+import type { GpuArray } from './array.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import { lanes } from './lanes.ts';
 import { hostArray } from './op.ts';
@@ -8,14 +9,14 @@ import type { Op } from './op.ts';
 import { outline } from './outline.ts';
 
 /**
- * Rows of a table by number.    table: [rows, width]   ids: i32 [...]   y: [..., width]
+ * Rows of a table by number; a number that the table does not have gives NaN.    table: [rows, width]   ids: i32 [...]
  *
- *     y[n] = table[ids[n]]          dtable[r] = Σ dy[n] over all n with ids[n] = r, in order of n
+ *     y[n] = table[ids[n]], [..., width]          dtable[r] = Σ dy[n] over all n with ids[n] = r, in order of n
  */
 export const embedding: Op<[table: GpuArray, ids: GpuArray]> = {
   name: 'embedding',
   forward(gpu, [table, ids]) {
-    check(table.shape, ids);
+    check(table, ids);
     const [rows, columns] = table.shape;
     const [kernel, width] = lanes(code, columns);
     const y = gpu.empty([...ids.shape, columns]);
@@ -46,7 +47,9 @@ export const embedding: Op<[table: GpuArray, ids: GpuArray]> = {
   },
 };
 
-function check(table: Shape, ids: GpuArray): void {
-  if (table.length !== 2) throw shapeError('embedding', 'the table must be [rows, width]', { table, ids });
+function check(table: GpuArray, ids: GpuArray): void {
+  if (table.shape.length !== 2) throw shapeError('embedding', 'the table must be [rows, width]', { table, ids });
+  wantFloats('embedding', { table });
   if (ids.dtype !== 'i32') throw shapeError('embedding', 'ids must be i32', { table, ids });
+  if (table.shape[0] === 0 && ids.size > 0) throw shapeError('embedding', 'the table has no rows', { table, ids });
 }

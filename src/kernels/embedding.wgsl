@@ -8,7 +8,7 @@ struct Shape { count: u32, width: u32, rows: u32 }
 @group(0) @binding(2) var<storage, read> source: array<V>;
 @group(0) @binding(3) var<storage, read_write> destination: array<V>;
 
-// Ids outside the table give zeros.
+// Ids outside the table give NaN, hidden from the compiler: zeros would look like a row.
 @compute @workgroup_size(THREADS)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) thread: u32) {
@@ -18,7 +18,8 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
   let id = u32(ids[n]);
   let row = min(id, shape.rows - 1u);
   let value = source[row * shape.width + i - n * shape.width];
-  destination[i] = select(V(0.0), value, V(f32(id)) == V(f32(row)));
+  let nan = bitcast<f32>(select(0x7fc00000u, 0u, id == row));
+  destination[i] = select(V(nan), value, V(f32(id)) == V(f32(row)));
 }
 
 // chain[n] = the next place with the id of n, `count` at the end; chain[count + n] = 1 where n is the first such place.

@@ -48,6 +48,18 @@ export function shapeError(op: string, what: string, operands: Record<string, De
   return new ShapeError([`${op}: ${what}`, ...lines, ...(fix ? [`  ${fix}`] : [])].join('\n'));
 }
 
+/** @throws when `value`, called `name`, is no whole number or below `least` */
+export function wantWhole(
+  op: string,
+  name: string,
+  value: number,
+  least: number,
+  operands: Record<string, Described> = {},
+): void {
+  if (!Number.isSafeInteger(value) || value < least)
+    throw shapeError(op, `${name} is ${value}, must be a whole number of at least ${least}`, operands);
+}
+
 function describe(value: Described): string {
   if (value === undefined) return '(none)';
   if (typeof value === 'number' || typeof value === 'string') return String(value);

@@ -2,6 +2,7 @@ import code from './gather.wgsl';
 import { sizeOf } from './array.ts';
 import type { GpuArray, Shape } from './array.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
@@ -14,6 +15,7 @@ function geometry(name: string, x: Shape, index: Shape, axis: number, shared: bo
   const fits = shared ? index.length === 1 : index.length === x.length && index.every((d, i) => i === at || d === x[i]);
   if (!fits)
     throw shapeError(name, shared ? 'the index must have one axis' : `only axis ${at} may differ`, { x, index });
+  if (x[at] === 0 && sizeOf(index) > 0) throw shapeError(name, `axis ${at} is empty`, { x, index });
   const count = shared ? index[0] : index[at];
   const uniforms = { outer: sizeOf(x.slice(0, at)), length: x[at], inner: sizeOf(x.slice(at + 1)), count };
   return { uniforms, shape: x.map((d, i) => (i === at ? count : d)) };
@@ -24,6 +26,7 @@ function picking(name: 'gather' | 'indexSelect'): Op<[x: GpuArray, index: GpuArr
   return {
     name,
     forward(gpu, [x, index], { axis }) {
+      wantFloats(name, { x });
       if (index.dtype !== 'i32') throw shapeError(name, 'the index must be i32', { x, index });
       const { uniforms, shape } = geometry(name, x.shape, index.shape, axis, shared);
       const y = gpu.empty(shape);
@@ -49,7 +52,7 @@ function picking(name: 'gather' | 'indexSelect'): Op<[x: GpuArray, index: GpuArr
   };
 }
 
-/** y[…, m, …] = x[…, index[…, m, …], …]: an index for each number */
+/** y[…, m, …] = x[…, index[…, m, …], …]: an index for each number; NaN where x has no such place */
 export const gather = picking('gather');
-/** y[…, m, …] = x[…, index[m], …]: one index for all */
+/** y[…, m, …] = x[…, index[m], …]: one index for all; NaN where x has no such place */
 export const indexSelect = picking('indexSelect');

@@ -1,4 +1,5 @@
 // y[o, m, i] = x[o, at, i] along the middle axis.    x: [outer, length, inner]   y: [outer, count, inner]
+// An index outside gives NaN, hidden from the compiler: 0 would look like a number of x.
 // at = index[o, m, i], or index[m] where one index serves all (SHARED). Backward looks for each x among the indices.
 const THREADS = 64u;
 const SHARED = false;
@@ -23,7 +24,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
   let o = id / (shape.inner * shape.count);
   let at = index_at(o, m, i);
   let value = source[(o * shape.length + min(at, shape.length - 1u)) * shape.inner + i];
-  destination[id] = select(0.0, value, at < shape.length);
+  destination[id] = select(bitcast<f32>(select(0x7fc00000u, 0u, at < shape.length)), value, at < shape.length);
 }
 
 @compute @workgroup_size(THREADS)

@@ -1,5 +1,6 @@
 import type { GpuArray } from './array.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { gemm } from './gemm.ts';
 import code from './geglu.wgsl';
 import { spread } from './gpu.ts';
@@ -21,6 +22,7 @@ import { gelu } from './unary.ts';
 export const geglu: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray], object> = {
   name: 'geglu',
   forward(gpu, [x, weight, bias]) {
+    wantFloats('geglu', { x, weight, bias });
     const { M, N, K, shape } = sizes(x, weight, bias);
     const a = { array: x, row: K, col: 1 },
       b = { array: weight, row: 1, col: K };

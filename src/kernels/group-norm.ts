@@ -1,7 +1,7 @@
 import code from './group-norm.wgsl';
 import type { GpuArray, Shape } from './array.ts';
 import type { Capabilities } from './device.ts';
-import { shapeError } from './errors.ts';
+import { shapeError, wantWhole } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import { lanes } from './lanes.ts';
@@ -61,7 +61,7 @@ export const groupNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: Gpu
   name: 'groupNorm',
   forward(gpu, [x, weight, bias], attrs) {
     wantFloats('groupNorm', { x, weight, bias });
-    check(x.shape, weight?.shape, bias?.shape, attrs.groups);
+    check(x.shape, weight?.shape, bias?.shape, attrs);
     const { channels, batch, width, kernel, sums, walk, grid } = geometry(x.shape, attrs, gpu.capabilities.family);
     const { groups } = attrs;
     const constants = { AFFINE: weight !== undefined, BIAS: bias !== undefined, SILU: attrs.silu ?? false };
@@ -141,9 +141,12 @@ export const groupNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: Gpu
   },
 };
 
-function check(x: Shape, weight: Shape | undefined, bias: Shape | undefined, groups: number): void {
+function check(x: Shape, weight: Shape | undefined, bias: Shape | undefined, { groups, eps }: GroupNormAttrs): void {
   const channels = x.at(-1) ?? 0;
   if (x.length < 2) throw shapeError('groupNorm', 'wants [B, …, C]', { x });
+  wantWhole('groupNorm', 'groups', groups, 1, { x });
+  if (!(eps >= 0)) throw shapeError('groupNorm', `eps is ${eps}, must be 0 or more`, { x });
+  if (x.slice(1).includes(0)) throw shapeError('groupNorm', 'groups without numbers have no mean', { x });
   if (channels % groups !== 0)
     throw shapeError('groupNorm', `${channels} channels do not split into ${groups} groups`, { x });
   for (const p of [weight, bias]) {

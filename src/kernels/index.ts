@@ -4,7 +4,7 @@ export type { DType, Shape, TypedArray } from './array.ts';
 export type { Capabilities, DeviceOptions, Limits } from './device.ts';
 export type { Leak } from './leaks.ts';
 export type { Memory } from './pool.ts';
-export { DeviceLostError, GpuError, OutOfMemoryError, ShapeError, shapeError } from './errors.ts';
+export { DeviceLostError, GpuError, OutOfMemoryError, ShapeError, shapeError, wantWhole } from './errors.ts';
 export type { KernelTime } from './profiler.ts';
 export { hostArray } from './op.ts';
 export type { HostArray, HostInputs, Inputs, Op } from './op.ts';

@@ -9,7 +9,10 @@ const narrowed = new Map<string, string>();
 export function narrow(code: string): string {
   let text = narrowed.get(code);
   if (!text) {
-    text = code.replace('alias V = vec4f;', 'alias V = f32;').replace(ACROSS, '$1 return v; }');
+    text = code
+      .replace('alias V = vec4f;', 'alias V = f32;')
+      .replace('alias U = vec4u;', 'alias U = u32;')
+      .replace(ACROSS, '$1 return v; }');
     narrowed.set(code, text);
   }
   return text;

@@ -2,7 +2,7 @@ import code from './layer-norm.wgsl';
 import { sizeOf } from './array.ts';
 import type { GpuArray, Shape } from './array.ts';
 import type { Capabilities } from './device.ts';
-import { shapeError } from './errors.ts';
+import { shapeError, wantWhole } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import { lanes } from './lanes.ts';
@@ -49,7 +49,7 @@ export const layerNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: Gpu
   name: 'layerNorm',
   forward(gpu, [x, weight, bias], attrs) {
     wantFloats('layerNorm', { x, weight, bias });
-    check(x.shape, weight?.shape, bias?.shape, attrs.axes ?? 1);
+    check(x.shape, weight?.shape, bias?.shape, attrs);
     const { kernel, uniforms, team, grid } = geometry(x.shape, attrs, gpu.capabilities);
     const y = gpu.empty(x.shape);
     const moments = gpu.empty([uniforms.rows, 2]);
@@ -96,8 +96,12 @@ export const layerNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: Gpu
   },
 };
 
-function check(x: Shape, weight: Shape | undefined, bias: Shape | undefined, axes: number): void {
+function check(x: Shape, weight: Shape | undefined, bias: Shape | undefined, { eps, axes = 1 }: LayerNormAttrs): void {
+  wantWhole('layerNorm', 'axes', axes, 1, { x });
+  if (axes > x.length) throw shapeError('layerNorm', `there are no ${axes} axes`, { x, weight, bias });
+  if (!(eps >= 0)) throw shapeError('layerNorm', `eps is ${eps}, must be 0 or more`, { x });
   const shape = x.slice(x.length - axes);
+  if (shape.includes(0)) throw shapeError('layerNorm', 'rows without numbers have no mean', { x });
   for (const p of [weight, bias]) {
     if (p && p.join() !== shape.join())
       throw shapeError('layerNorm', 'the normalised axes differ', { x, weight, bias });

@@ -1,6 +1,7 @@
 import type { GpuArray, Shape } from './array.ts';
 import { sizeOf } from './array.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { gemm } from './gemm.ts';
 import type { Gpu } from './gpu.ts';
 import { hostArray } from './op.ts';
@@ -39,6 +40,7 @@ export function linearSizes(op: string, x: Described, weight: Described, bias?: 
 export const linear: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray, residual?: GpuArray], object> = {
   name: 'linear',
   forward(gpu, [x, weight, bias, residual]) {
+    wantFloats('linear', { x, weight, bias, residual });
     const { M, N, K, shape } = linearSizes('linear', x, weight, bias, residual);
     const a = { array: x, row: K, col: 1 },
       b = { array: weight, row: 1, col: K };

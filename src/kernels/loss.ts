@@ -21,6 +21,8 @@ interface Row {
   da: string;
   db?: string;
   js: (a: number, b: number, s: number) => number;
+  /** What the attribute is called, where it must be above 0. */
+  positive?: string;
 }
 
 const rows = {
@@ -29,17 +31,20 @@ const rows = {
   huber: {
     y: 'select(s * (abs(a - b) - V(0.5 * s)), 0.5 * (a - b) * (a - b), abs(a - b) <= V(s))',
     da: 'clamp(a - b, -s, s)',
+    positive: 'delta',
     js: (a, b, s) => (Math.abs(a - b) <= s ? (a - b) ** 2 / 2 : s * (Math.abs(a - b) - s / 2)),
   },
   smoothL1: {
     y: 'select(abs(a - b) - V(0.5 * s), 0.5 * (a - b) * (a - b) / s, abs(a - b) < V(s))',
     da: 'clamp((a - b) / s, -1.0, 1.0)',
+    positive: 'beta',
     js: (a, b, s) => (Math.abs(a - b) < s ? (a - b) ** 2 / (2 * s) : Math.abs(a - b) - s / 2),
   },
   // √(d² + s²) − s without the difference of two near numbers
   pseudoHuber: {
     y: '(a - b) * (a - b) / (sqrt((a - b) * (a - b) + V(s * s)) + V(s))',
     da: '(a - b) * inverseSqrt((a - b) * (a - b) + s * s)',
+    positive: 'c',
     js: (a, b, s) => Math.sqrt((a - b) ** 2 + s * s) - s,
   },
   bceWithLogits: {
@@ -49,6 +54,12 @@ const rows = {
     js: (a, b) => Math.max(a, 0) - a * b + Math.log1p(Math.exp(-Math.abs(a))),
   },
 } satisfies Record<string, Row>;
+
+/** @throws when there is no such reduction */
+export function wantReduction(op: string, reduction: Reduction): void {
+  if (!['none', 'mean', 'sum'].includes(reduction))
+    throw new TypeError(`${op}: there is no reduction '${reduction}'\n  known: none mean sum`);
+}
 
 type Loss<A> = Op<[x: GpuArray, target: GpuArray], A & { reduction: Reduction }>;
 
@@ -66,6 +77,8 @@ function loss<A = object>(name: keyof typeof rows, scalar: (attrs: A) => number 
       if (x.shape.join() !== target.shape.join()) throw shapeError(name, 'shapes differ', { x, target });
       const saved = [x, target];
       const s = scalar(attrs);
+      wantReduction(name, attrs.reduction);
+      if (row.positive && !(s > 0)) throw shapeError(name, `${row.positive} is ${s}, must be above 0`, { x, target });
       if (attrs.reduction === 'none') return { output: map(gpu, row.y, [x, target], { s }), saved };
       const scale = attrs.reduction === 'mean' ? 1 / x.size : 1;
       const total = reduce3(gpu, [x, target], [1, x.size, 1], { f: row.y, s, scale });

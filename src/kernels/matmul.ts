@@ -1,6 +1,7 @@
 import type { GpuArray, Shape } from './array.ts';
 import { sizeOf } from './array.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { gemm } from './gemm.ts';
 import type { Matrix } from './gemm.ts';
 import type { Gpu } from './gpu.ts';
@@ -25,6 +26,7 @@ interface Attrs {
 export const matmul: Op<[a: GpuArray, b: GpuArray], Attrs> = {
   name: 'matmul',
   forward(gpu, [a, b], attrs) {
+    wantFloats('matmul', { a, b });
     const s = sizes(a, b, attrs);
     return {
       output: product(gpu, left(a, s), right(b, s), s.M, s.N, s.K, s.y, s.aBatch, s.bBatch, s.batch),

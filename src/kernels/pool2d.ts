@@ -1,5 +1,6 @@
 import type { GpuArray } from './array.ts';
-import { shapeError } from './errors.ts';
+import { shapeError, wantWhole } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import { hostArray } from './op.ts';
 import type { HostArray, Op } from './op.ts';
@@ -14,10 +15,12 @@ export interface PoolAttrs {
 
 function pooled(op: string, x: readonly number[], { kernel, stride = kernel, padding = 0 }: PoolAttrs) {
   if (x.length !== 4) throw shapeError(op, 'x must be [B, H, W, C]', { x });
-  if (!(kernel >= 1 && stride >= 1))
-    throw shapeError(op, `kernel ${kernel} and stride ${stride} must be 1 or more`, { x });
+  wantWhole(op, 'kernel', kernel, 1, { x });
+  wantWhole(op, 'stride', stride, 1, { x });
+  wantWhole(op, 'padding', padding, 0, { x });
   if (padding > kernel / 2) throw shapeError(op, `padding ${padding} is more than half the kernel ${kernel}`, { x });
   const [B, H, W, C] = x;
+  if (H * W === 0) throw shapeError(op, 'x has no pixels', { x });
   const Ho = Math.floor((H + 2 * padding - kernel) / stride) + 1;
   const Wo = Math.floor((W + 2 * padding - kernel) / stride) + 1;
   if (Ho < 1 || Wo < 1) throw shapeError(op, `a ${kernel}×${kernel} window does not fit`, { x });
@@ -55,6 +58,7 @@ function referenceOf(
 export const avgPool2d: Op<[x: GpuArray], PoolAttrs> = {
   name: 'avgPool2d',
   forward(gpu, [x], attrs) {
+    wantFloats('avgPool2d', { x });
     const { shape, uniforms } = pooled('avgPool2d', x.shape, attrs);
     const y = gpu.empty(shape);
     gpu.run(code, 'average', { size: y.size, ...uniforms }, [x, y], spread(Math.ceil(y.size / 64)));
@@ -71,13 +75,14 @@ export const avgPool2d: Op<[x: GpuArray], PoolAttrs> = {
 };
 
 /**
- * The largest of each window.    x: [B, H, W, C]   y: [B, Ho, Wo, C]
+ * The largest of each window, or NaN where it holds one.    x: [B, H, W, C]   y: [B, Ho, Wo, C]
  *
  *     y = max x        dx = Σ dy over the windows in which the pixel is the (first) largest
  */
 export const maxPool2d: Op<[x: GpuArray], PoolAttrs> = {
   name: 'maxPool2d',
   forward(gpu, [x], attrs) {
+    wantFloats('maxPool2d', { x });
     const { shape, uniforms } = pooled('maxPool2d', x.shape, attrs);
     const y = gpu.empty(shape);
     const chosen = gpu.empty(shape, 'u32');

@@ -46,7 +46,7 @@ fn average_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
   y[e] = sum / f32(s.kernel * s.kernel);
 }
 
-// y = the largest of the window; of equals, the first
+// y = the largest of the window, or NaN where it holds one; of equals, the first
 @compute @workgroup_size(THREADS)
 fn largest(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) thread: u32) {
@@ -62,7 +62,7 @@ fn largest(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     for (var j = max(left, 0); j < min(left + i32(s.kernel), i32(s.width)); j++) {
       let p = u32(i) * s.width + u32(j);
       let v = x[(b * s.height * s.width + p) * s.channels + c];
-      if (v > best) {
+      if (!is_nan(best) && (v > best || is_nan(v))) {
         best = v;
         pixel = p;
       }
@@ -92,6 +92,9 @@ fn largest_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups
   }
   y[e] = sum;
 }
+
+// Comparisons may assume that there is no NaN; bits do not lie.
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 
 // The windows along one axis that hold pixel i: [from, below).
 fn windows(i: u32, out: u32) -> vec2u {

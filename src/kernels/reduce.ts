@@ -12,6 +12,7 @@ import { hostArray } from './op.ts';
 import type { HostArray, Op } from './op.ts';
 
 const COMBINE = { sum: 0, max: 1, min: 2 };
+const START = { sum: 0, max: -Infinity, min: Infinity };
 const kernels = new Map<string, string>();
 
 export interface Reduction {
@@ -49,7 +50,7 @@ export function reduce3(
   const { team, rows, chunks, chunk } = plan(outer, n, m, gpu.capabilities.family);
   const whole = chunks === 1;
   const y = gpu.empty(whole ? [outer, inner] : [outer, chunks, inner]);
-  const uniforms = { outer, length: n, inner: m, chunks, chunk, s, scale: whole ? scale : 1 };
+  const uniforms = { outer, length: n, inner: m, chunks, chunk, s, scale: whole ? scale : 1, start: START[combine] };
   const constants = { TEAM: team, ROWS: rows, ARITY: operands.length, COMBINE: COMBINE[combine] };
   const threads = outer * chunks * m;
   const arrays = [operands[0], operands[1] ?? gpu.none, y];
@@ -123,10 +124,18 @@ export interface Axes {
 
 /** Axes as a sorted list of 0 … rank − 1, and the shapes of the result with and without them. */
 export function resolveAxes(op: string, shape: Shape, { axes, keepdim = false }: Axes) {
-  const list = (axes ?? shape.map((_, i) => i)).map((axis) => axisOf(op, shape, axis)).sort((p, q) => p - q);
+  const list = distinctAxes(op, shape, axes ?? shape.map((_, i) => i)).sort((p, q) => p - q);
   const kept = shape.map((d, i) => (list.includes(i) ? 1 : d));
   const output = keepdim ? kept : shape.filter((_, i) => !list.includes(i));
   return { list, kept, output, count: list.reduce((n, axis) => n * shape[axis], 1) };
+}
+
+/** Axes as 0 … rank − 1, in their order. @throws when one of them is not there, or twice */
+export function distinctAxes(op: string, shape: Shape, axes: readonly number[]): number[] {
+  const list = axes.map((axis) => axisOf(op, shape, axis));
+  if (new Set(list).size !== list.length)
+    throw shapeError(op, `axes ${axes.join(', ')} name one axis twice`, { x: shape });
+  return list;
 }
 
 export function axisOf(op: string, shape: Shape, axis: number): number {
@@ -198,7 +207,8 @@ function extreme(name: 'max' | 'min'): Op<[x: GpuArray], Axes> {
     name,
     forward(gpu, [x], attrs) {
       wantFloats(name, { x });
-      const { list, output } = resolveAxes(name, x.shape, attrs);
+      const { list, output, count } = resolveAxes(name, x.shape, attrs);
+      if (count === 0 && sizeOf(output) > 0) throw shapeError(name, `no numbers, so there is no ${name}`, { x });
       const y = reduceAxes(gpu, [x], list, output, { combine: name });
       return { output: y, saved: [x, y] };
     },
@@ -227,11 +237,12 @@ export const argmax: Op<[x: GpuArray], { axis: number }> = {
     wantFloats('argmax', { x });
     const at = axisOf('argmax', x.shape, axis);
     const [outer, length, inner] = [sizeOf(x.shape.slice(0, at)), x.shape[at], sizeOf(x.shape.slice(at + 1))];
+    if (length === 0 && outer * inner > 0) throw shapeError('argmax', 'no numbers, so none is the largest', { x });
     const y = gpu.empty(
       x.shape.filter((_, i) => i !== at),
       'i32',
     );
-    const uniforms = { outer, length, inner, chunks: 1, chunk: length, s: 0, scale: 1 };
+    const uniforms = { outer, length, inner, chunks: 1, chunk: length, s: 0, scale: 1, start: 0 };
     gpu.run(code, 'argmax', uniforms, [x, y], spread(Math.ceil((outer * inner) / 64)));
     return { output: y };
   },

@@ -2,6 +2,7 @@ import code from './scan.wgsl';
 import { sizeOf } from './array.ts';
 import type { GpuArray } from './array.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
@@ -24,6 +25,7 @@ export const cumsum: Op<[x: GpuArray], { axis: number }> = {
 };
 
 function running(x: GpuArray, axis: number, backwards: boolean): GpuArray {
+  wantFloats('cumsum', { x });
   const at = axisOf('cumsum', x.shape, axis);
   const [outer, length, inner] = [sizeOf(x.shape.slice(0, at)), x.shape[at], sizeOf(x.shape.slice(at + 1))];
   const y = x.gpu.empty(x.shape);
@@ -48,6 +50,8 @@ export const tril: Op<[x: GpuArray], { diagonal: number }> = {
 
 function triangle(x: GpuArray, diagonal: number): GpuArray {
   if (x.shape.length < 2) throw shapeError('tril', 'wants two axes or more', { x });
+  wantFloats('tril', { x });
+  if (!Number.isInteger(diagonal)) throw shapeError('tril', `diagonal ${diagonal} is no whole number`, { x });
   const [length, inner] = x.shape.slice(-2);
   const y = x.gpu.empty(x.shape);
   const uniforms = { outer: x.size / (length * inner), length, inner, backwards: 0, diagonal };

@@ -3,12 +3,13 @@ import type { GpuArray, Shape } from './array.ts';
 import { copyStrided, dense, denseStrides } from './copy.ts';
 import type { Walk } from './copy.ts';
 import { broadcastShape } from './elementwise.ts';
-import { shapeError } from './errors.ts';
+import { shapeError, wantWhole } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { map } from './elementwise.ts';
 import { hostArray } from './op.ts';
 import type { HostArray, Op } from './op.ts';
 import { outline } from './outline.ts';
-import { axisOf, sumTo } from './reduce.ts';
+import { axisOf, distinctAxes, sumTo } from './reduce.ts';
 import { repeated } from './binary.ts';
 
 /** The same numbers in another shape; one size may be −1. Shares the memory. */
@@ -20,6 +21,9 @@ export const reshape: Op<[x: GpuArray], { shape: Shape }> = {
 };
 
 function resolve(from: Shape, to: Shape): Shape {
+  for (const d of to) if (d !== -1) wantWhole('reshape', 'a size', d, 0, { x: from, shape: to });
+  if (to.filter((d) => d === -1).length > 1)
+    throw shapeError('reshape', 'only one size may be −1', { x: from, shape: to });
   const known = to.reduce((n, d) => (d === -1 ? n : n * d), 1);
   const shape = to.map((d) => (d === -1 ? sizeOf(from) / known : d));
   if (sizeOf(shape) !== sizeOf(from) || shape.some((d) => !Number.isInteger(d))) {
@@ -103,6 +107,8 @@ export const slice = picker<{ ranges: readonly Range[] }>('slice', (x, { ranges 
     const [start = 0, stop, step = 1] = ranges[i] ?? [];
     if (!Number.isInteger(step) || step < 1)
       throw shapeError('slice', `step ${step} on axis ${i}`, { x }, 'use flip() to go backwards');
+    for (const v of [start, stop ?? 0])
+      if (!Number.isInteger(v)) throw shapeError('slice', `${v} on axis ${i} is no whole number`, { x });
     const bound = (v: number) => Math.min(size, Math.max(0, v < 0 ? v + size : v));
     const first = bound(start);
     offset += first * strides[i];
@@ -116,7 +122,7 @@ export const slice = picker<{ ranges: readonly Range[] }>('slice', (x, { ranges 
 export const flip = picker<{ axes: readonly number[] }>('flip', (x, { axes }) => {
   const strides = denseStrides(x);
   let offset = 0;
-  for (const axis of new Set(axes.map((a) => axisOf('flip', x, a)))) {
+  for (const axis of distinctAxes('flip', x, axes)) {
     offset += (x[axis] - 1) * strides[axis];
     strides[axis] *= -1;
   }
@@ -127,15 +133,31 @@ export const flip = picker<{ axes: readonly number[] }>('flip', (x, { axes }) =>
 export const expand: Op<[x: GpuArray], { shape: Shape }> = {
   name: 'expand',
   forward(gpu, [x], { shape }) {
-    const full = broadcastShape('expand', [x.shape, shape]);
-    return { output: map(gpu, 'a', [x], { shape: full }), saved: [outline(x)] };
+    const full = expanded(x.shape, shape);
+    // Integers are copied as bits: as f32 they are denormals, which hardware may take for 0.
+    const whole = x.dtype === 'i32' || x.dtype === 'u32';
+    const output = whole ? gathered(x, full, repeats(x.shape, full)) : map(gpu, 'a', [x], { shape: full });
+    return { output, saved: [outline(x)] };
   },
   backward: (gpu, dy, [x]) => [sumTo(gpu, dy, x.shape)],
   reference: ([x], { shape }) => {
-    const full = broadcastShape('expand', [x.shape, shape]);
+    const full = expanded(x.shape, shape);
     return hostArray(full, repeated(x, full));
   },
 };
+
+function expanded(x: Shape, shape: Shape): Shape {
+  for (const d of shape) wantWhole('expand', 'a size', d, 0, { x, shape });
+  const full = broadcastShape('expand', [x, shape]);
+  if (full.join() !== shape.join()) throw shapeError('expand', `x does not repeat to [${shape.join(', ')}]`, { x });
+  return full;
+}
+
+/** The walk through x that visits it as often as `full` repeats it. */
+function repeats(x: Shape, full: Shape): Walk {
+  const [strides, more] = [denseStrides(x), full.length - x.length];
+  return { offset: 0, strides: full.map((_, i) => (i < more || x[i - more] === 1 ? 0 : strides[i - more])) };
+}
 
 /** All inputs one after the other along `axis`. */
 export const concat: Op<readonly GpuArray[], { axis: number }> = {
@@ -145,6 +167,8 @@ export const concat: Op<readonly GpuArray[], { axis: number }> = {
       inputs.map((x) => x.shape),
       axis,
     );
+    if (inputs.some((x) => x.dtype !== inputs[0].dtype))
+      throw shapeError('concat', 'dtypes differ', Object.fromEntries(inputs.map((x, i) => [`input ${i}`, x])));
     const y = gpu.empty(shape, inputs[0].dtype);
     inputs.forEach((x, i) => copyStrided(gpu, x.shape, x, dense(x.shape), y, walks[i]));
     return { output: y, saved: inputs.map(outline) };
@@ -207,6 +231,7 @@ export const pad: Op<[x: GpuArray], { pads: readonly (readonly [number, number])
   name: 'pad',
   forward(gpu, [x], { pads, value }) {
     const { shape, walk } = padded(x.shape, pads);
+    if (value !== 0) wantFloats('pad', { x });
     const y = value === 0 ? gpu.zeros(shape, x.dtype) : map(gpu, 's', [x], { s: value, shape });
     copyStrided(gpu, x.shape, x, dense(x.shape), y, walk);
     return { output: y, saved: [outline(x)] };
@@ -241,6 +266,7 @@ function padded(x: Shape, pads: readonly (readonly [number, number])[]): { shape
       { x },
       'one [before, after] for each axis',
     );
+  for (const width of pads.flat()) wantWhole('pad', 'a width', width, 0, { x });
   const shape = x.map((d, i) => d + pads[i][0] + pads[i][1]);
   const strides = denseStrides(shape);
   return { shape, walk: { offset: pads.reduce((n, [before], i) => n + before * strides[i], 0), strides } };

@@ -2,6 +2,7 @@ import code from './softmax.wgsl';
 import { sizeOf } from './array.ts';
 import type { GpuArray, Shape } from './array.ts';
 import { map } from './elementwise.ts';
+import { shapeError } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
@@ -82,6 +83,8 @@ function lines(x: HostArray, axis: number): number[][] {
 export const softmax = softmaxOp('softmax');
 export const logSoftmax = softmaxOp('logSoftmax');
 
+const LARGEST = '3.4028234e38';
+
 /** y = ln Σ eˣ along an axis.    dx = dy · e^(x − y) */
 export const logsumexp: Op<[x: GpuArray], { axis: number; keepdim?: boolean }> = {
   name: 'logsumexp',
@@ -89,10 +92,12 @@ export const logsumexp: Op<[x: GpuArray], { axis: number; keepdim?: boolean }> =
     wantFloats('logsumexp', { x });
     const at = axisOf('logsumexp', x.shape, axis);
     const kept = x.shape.map((d, i) => (i === at ? 1 : d));
+    if (x.size === 0 && sizeOf(kept) > 0) throw shapeError('logsumexp', 'no numbers to add up', { x });
     const largest = reduceAxes(gpu, [x], [at], kept, { combine: 'max' });
-    const powers = map(gpu, 'exp(a - b)', [x, largest]);
+    // Shifted by a finite number, so that infinities come out as they should: ln Σ of nothing but e^−∞ is −∞.
+    const powers = map(gpu, `exp(a - clamp(b, -${LARGEST}, ${LARGEST}))`, [x, largest]);
     const sums = reduceAxes(gpu, [powers], [at], kept);
-    const y = map(gpu, 'a + log(b)', [largest, sums]);
+    const y = map(gpu, `clamp(a, -${LARGEST}, ${LARGEST}) + log(b)`, [largest, sums]);
     for (const array of [largest, powers, sums]) array.dispose();
     const output = keepdim ? y.view() : y.view(x.shape.filter((_, i) => i !== at));
     return { output, saved: [x, y] };

@@ -1,5 +1,6 @@
 import type { GpuArray } from './array.ts';
 import { map } from './elementwise.ts';
+import { shapeError } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
@@ -9,6 +10,9 @@ import type { Op } from './op.ts';
  *
  * `y` is WGSL in a (the input), s and t (from the attributes). `dx` is WGSL in a (the cotangent dy) and b, which is the
  * input, or the output where `keeps` says so. Helpers are at the end of elementwise.wgsl. `js` is the reference.
+ *
+ * NaN gives NaN and infinities give what they give in JavaScript, where the adapter's own arithmetic does: WGSL promises
+ * neither, so nothing here decides by comparing with NaN.
  */
 interface Row {
   y: string;
@@ -34,7 +38,7 @@ const rows = {
   erf: { y: 'erf(a)', dx: 'a * 1.1283791671 * exp(-b * b)', js: erf },
   sigmoid: { y: 'sigmoid(a)', dx: 'a * sigmoid(b) * sigmoid(-b)', js: sigmoid },
   tanh: { y: 'tanh_of(a)', dx: 'a * (1.0 - b) * (1.0 + b)', keeps: 'y', js: Math.tanh },
-  relu: { y: 'max(a, 0.0)', dx: 'select(0.0, a, b > 0.0)', keeps: 'y', js: (x) => Math.max(x, 0) },
+  relu: { y: 'larger(a, 0.0)', dx: 'select(0.0, a, b > 0.0)', keeps: 'y', js: (x) => Math.max(x, 0) },
   leakyRelu: { y: 'select(s * a, a, a > 0.0)', dx: 'select(s * a, a, b > 0.0)', js: (x, s) => (x > 0 ? x : s * x) },
   silu: { y: 'a * sigmoid(a)', dx: 'a * sigmoid(b) * (1.0 + b * sigmoid(-b))', js: (x) => x * sigmoid(x) },
   quickGelu: {
@@ -61,7 +65,7 @@ const rows = {
   },
   powScalar: { y: 'power(a, s)', dx: 'a * s * power(b, s - 1.0)', js: (x, p) => x ** p },
   clamp: {
-    y: 'clamp(a, s, t)',
+    y: 'select(clamp(a, s, t), a, is_nan(a))',
     dx: 'select(0.0, a, b >= s && b <= t)',
     js: (x, lo, hi) => Math.min(Math.max(x, lo), hi),
   },
@@ -96,6 +100,8 @@ function unary<A>(name: keyof typeof rows, scalars: (attrs: A) => [s: number, t?
     forward(gpu, [x], attrs) {
       wantFloats(name, { x });
       const [s, t = 0] = scalars(attrs);
+      if (typeof s !== 'number' || typeof t !== 'number') throw shapeError(name, `${s} is no number`, { x });
+      if (name === 'clamp' && !(s <= t)) throw shapeError(name, `min is ${s}, max is ${t}`, { x });
       const y = map(gpu, row.y, [x], { s, t });
       return { output: y, saved: keeps === 'x' ? [x] : keeps === 'y' ? [y] : [] };
     },

@@ -1,5 +1,6 @@
 import type { GpuArray } from './array.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
 import { hostArray } from './op.ts';
@@ -20,6 +21,7 @@ export interface BilinearAttrs extends ResizeAttrs {
 function resized(op: string, x: readonly number[], { size, factor = 2 }: ResizeAttrs) {
   if (x.length !== 4) throw shapeError(op, 'x must be [B, H, W, C]', { x });
   const [B, H, W, C] = x;
+  if (H * W === 0) throw shapeError(op, 'x has no pixels', { x });
   const [Ho, Wo] = size ?? [Math.floor(H * factor), Math.floor(W * factor)];
   if (!(Ho >= 1 && Wo >= 1 && Number.isInteger(Ho) && Number.isInteger(Wo)))
     throw shapeError(op, `cannot make ${Ho}×${Wo} pixels`, { x });
@@ -35,6 +37,7 @@ function launch(
   from: GpuArray,
   alignCorners = false,
 ): GpuArray {
+  wantFloats(op, { x: from });
   const { B, H, W, C, Ho, Wo } = resized(op, x, attrs);
   const to = gpu.empty(entry.endsWith('backward') ? x : [B, Ho, Wo, C]);
   const shape = { size: to.size, height: H, width: W, outHeight: Ho, outWidth: Wo, channels: C };

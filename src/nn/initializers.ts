@@ -26,6 +26,6 @@ export const gaussian =
 export const kaimingUniform =
   (fanIn: number): Initializer =>
   (seed, key, size) => {
-    const bound = 1 / Math.sqrt(fanIn);
+    const bound = fanIn > 0 ? 1 / Math.sqrt(fanIn) : 0;
     return uniform(seed, key, size).map((u) => (2 * u - 1) * bound);
   };

@@ -8,6 +8,7 @@
  * rounded once, correctly.
  * @see Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3. https://doi.org/10.1145/2063384.2063405
  */
+import { wantWhole } from '../kernels/errors.ts';
 import { boxMuller } from './random/gaussian.ts';
 
 export { TorchGenerator } from './random/torch-generator.ts';
@@ -46,6 +47,8 @@ export function fnv1a32(text: string): number {
 /** Words `start … start + count − 1` of a stream. A stream has 2³³ of them. */
 export function words(seed: number, stream: Stream, start: number, count: number): Uint32Array {
   checkSeed(seed);
+  wantWhole('random', 'count', count, 0);
+  wantWhole('random', 'start', start, 0);
   const key = typeof stream === 'string' ? fnv1a32(stream) : stream;
   const high = Math.floor(seed / 2 ** 32);
   const out = new Uint32Array(count),
@@ -74,6 +77,7 @@ export function uniform(seed: number, stream: Stream, count: number, start = 0):
  * @see random/gaussian.ts
  */
 export function normal(seed: number, stream: Stream, count: number, start = 0): Float32Array {
+  wantWhole('random', 'count', count, 0);
   const first = start - (start % 2);
   const raw = words(seed, stream, first, 2 * Math.ceil((start + count - first) / 2));
   const out = new Float32Array(raw.length);
@@ -83,6 +87,8 @@ export function normal(seed: number, stream: Stream, count: number, start = 0): 
 
 /** `count` integers in [low, high); the bias is below (high − low) / 2³². */
 export function randint(seed: number, stream: Stream, count: number, low: number, high: number, start = 0): Int32Array {
+  wantWhole('randint', 'low', low, -(2 ** 31));
+  wantWhole('randint', 'high', high, -(2 ** 31));
   if (!(high > low)) throw new RangeError(`randint: nothing to draw from [${low}, ${high})`);
   return Int32Array.from(words(seed, stream, start, count), (word) => low + Math.floor(word * 2 ** -32 * (high - low)));
 }

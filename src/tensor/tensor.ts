@@ -63,6 +63,8 @@ export class Tensor {
   set requiresGrad(on: boolean) {
     if (this.node && !this.node.leaf)
       throw new Error('only a leaf can change requiresGrad\n  use detach() to cut a computed tensor off');
+    if (on && (this.dtype === 'i32' || this.dtype === 'u32'))
+      throw shapeError('requiresGrad', `${this.dtype} has no gradients`, { tensor: this });
     this.node = on ? (this.node ?? leafOf(this)) : undefined;
   }
 
@@ -128,6 +130,7 @@ export function tensor(
   { dtype = 'f32' as DType, requiresGrad = false } = {},
 ): Tensor {
   const numbers = typeof data === 'number' ? [data] : data;
+  checkNumbers(numbers, dtype);
   shape ??= typeof data === 'number' ? [] : [numbers.length];
   if (sizeOf(shape) !== numbers.length) {
     throw shapeError('tensor', `${numbers.length} numbers do not fill ${sizeOf(shape)} places`, { shape });
@@ -135,6 +138,27 @@ export function tensor(
   const t = new Tensor(currentGpu().array(shape, numbers, dtype));
   if (requiresGrad) t.requiresGrad = true;
   return t;
+}
+
+const ranges: Partial<Record<DType, readonly [least: number, most: number]>> = {
+  i32: [-(2 ** 31), 2 ** 31 - 1],
+  u32: [0, 2 ** 32 - 1],
+};
+
+/** @throws when a number cannot be held as it is: integers are not rounded, and do not wrap around */
+function checkNumbers(numbers: ArrayLike<number>, dtype: DType): void {
+  const [least, most] = ranges[dtype] ?? [-Infinity, Infinity];
+  if (least === -Infinity) return;
+  for (let i = 0; i < numbers.length; i++) {
+    const v = numbers[i];
+    if (!(Number.isInteger(v) && v >= least && v <= most))
+      throw shapeError(
+        'tensor',
+        `number ${i} is ${v}, which no ${dtype} is`,
+        {},
+        'round it first, or make an f32 tensor',
+      );
+  }
 }
 
 /** A tensor of zeros. */
@@ -150,8 +174,18 @@ export function apply<I extends Inputs, A>(op: Op<I, A>, operands: Operands<I>, 
       throw new ShapeError(`${op.name}: an operand is ${typeof t}, not a Tensor\n  make one with tensor(…)`);
     t?.array.check(op.name);
   }
-  const first = inputs.find((t) => t !== undefined)!;
+  const [first] = inputs;
+  if (!first) throw new ShapeError(`${op.name}: there is nothing to work on, the first operand is missing`);
   const gpu = first.array.gpu;
+  if (inputs.some((t) => t && t.array.gpu !== gpu)) {
+    const operands = inputs.flatMap((t, i) => (t ? [[`operand ${i + 1}`, t] as const] : []));
+    throw shapeError(
+      op.name,
+      'operands are on different devices',
+      Object.fromEntries(operands),
+      'read one and make it anew',
+    );
+  }
   const arrays = inputs.map((t) => t?.array);
   return gpu.named(op.name, () => {
     const { output, saved = [] } = op.forward(gpu, arrays as unknown as I, attrs);

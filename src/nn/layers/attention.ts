@@ -1,4 +1,4 @@
-import { shapeError } from '../../kernels/index.ts';
+import { shapeError, wantWhole } from '../../kernels/index.ts';
 import { attention, reshape } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { Module } from '../module.ts';
@@ -27,6 +27,7 @@ export class Attention extends Module {
   ) {
     super();
     const { heads, context = channels, bias = false, groups } = options;
+    wantWhole('Attention', 'heads', heads, 1);
     const inner = heads * (options.headDim ?? Math.floor(channels / heads));
     if (groups) this.group_norm = new GroupNorm(groups, channels, { eps: 1e-6 });
     this.to_q = new Linear(channels, inner, { bias });

@@ -1,4 +1,4 @@
-import { shapeError } from '../../kernels/index.ts';
+import { shapeError, wantWhole } from '../../kernels/index.ts';
 import { groupNorm, layerNorm } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { onesInit, zerosInit } from '../initializers.ts';
@@ -19,6 +19,7 @@ export class GroupNorm extends Module {
 
   constructor(groups: number, channels: number, { eps = 1e-5, silu = false } = {}) {
     super();
+    wantWhole('GroupNorm', 'groups', groups, 1);
     if (channels % groups) throw shapeError('GroupNorm', `${channels} channels do not split into ${groups} groups`);
     this.weight = parameter([channels], onesInit);
     this.bias = parameter([channels], zerosInit);

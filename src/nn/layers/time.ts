@@ -1,3 +1,4 @@
+import { wantWhole } from '../../kernels/index.ts';
 import { silu, tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { Module } from '../module.ts';
@@ -24,6 +25,7 @@ export function timesteps(times: readonly number[], channels: number, options: T
 /** The same on the host. */
 export function timestepWaves(times: readonly number[], channels: number, options: TimestepOptions = {}): Float32Array {
   const { flipSinToCos = false, freqShift = 0 } = options;
+  wantWhole('timesteps', 'channels', channels, 1);
   const half = channels >> 1;
   const waves = new Float32Array(times.length * channels); // an odd last channel stays zero
   const [sinAt, cosAt] = flipSinToCos ? [half, 0] : [0, half];

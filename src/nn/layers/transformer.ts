@@ -1,4 +1,4 @@
-import { shapeError } from '../../kernels/index.ts';
+import { shapeError, wantWhole } from '../../kernels/index.ts';
 import { linear, reshape } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { Module } from '../module.ts';
@@ -55,6 +55,7 @@ export class Transformer2DModel extends Module {
 
   constructor(channels: number, { heads, context, groups, layers = 1, useLinear = false }: TransformerOptions) {
     super();
+    wantWhole('Transformer2DModel', 'heads', heads, 1);
     if (channels % heads)
       throw shapeError('Transformer2DModel', `${channels} channels do not split into ${heads} heads`);
     const project = () => (useLinear ? new Linear(channels, channels) : new Conv2d(channels, channels, 1));

@@ -1,4 +1,4 @@
-import { shapeError } from '../../kernels/index.ts';
+import { shapeError, wantWhole } from '../../kernels/index.ts';
 import { add, attention, embedding, gelu, narrow, quickGelu, reshape, tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { gaussian, zerosInit } from '../initializers.ts';
@@ -179,6 +179,7 @@ export class CLIPTextModel extends Module {
     if (c.hidden_act !== 'quick_gelu' && c.hidden_act !== 'gelu') {
       throw new Error(`CLIPTextModel: hidden_act ${c.hidden_act} is not supported\n  known: quick_gelu gelu`);
     }
+    wantWhole('CLIPTextModel', 'num_attention_heads', c.num_attention_heads, 1);
     if (c.hidden_size % c.num_attention_heads) {
       throw shapeError('CLIPTextModel', `${c.hidden_size} channels do not split into ${c.num_attention_heads} heads`);
     }

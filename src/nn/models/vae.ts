@@ -196,6 +196,7 @@ export class AutoencoderKL extends Module {
   /** image: [B, H, W, 3] in −1 … 1 → mean and log-variance of its latents, [B, H/8, W/8, 4] each */
   encode(image: Tensor): Posterior {
     const [, H, W] = image.shape;
+    if (image.shape.length !== 4) throw shapeError('AutoencoderKL', 'wants images [B, H, W, C]', { image });
     if (H % this.factor || W % this.factor) {
       throw shapeError('AutoencoderKL', `sides must be multiples of ${this.factor}`, { 'image [B, H, W, C]': image });
     }

@@ -2,7 +2,7 @@ import { adamStep } from '../../kernels/optimizer.ts';
 import type { AdamOptions } from '../../kernels/optimizer.ts';
 import type { GpuArray } from '../../kernels/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
-import { Optimizer } from './optimizer.ts';
+import { Optimizer, wantRange } from './optimizer.ts';
 import type { OptimizerOptions } from './optimizer.ts';
 
 /** Decays of the averages of the gradient and of its square, and what keeps the root from zero. */
@@ -21,6 +21,8 @@ export class AdamW extends Optimizer {
   constructor(parameters: ReadonlyMap<string, Tensor>, options: AdamWOptions = {}) {
     super(parameters, options, ['exp_avg', 'exp_avg_sq']);
     const { betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 } = options;
+    for (const beta of betas) wantRange('a beta', beta, 1);
+    wantRange('eps', eps);
     this.options = { betas, eps, weightDecay, decoupled: true };
     this.betas = betas;
   }

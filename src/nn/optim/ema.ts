@@ -50,6 +50,8 @@ export class EMA {
     source: Source,
     readonly options: EMAOptions = {},
   ) {
+    const { decay = 0.9999 } = options;
+    if (!(decay >= 0 && decay <= 1)) throw new RangeError(`EMA: decay is ${decay}, must be from 0 to 1`);
     this.#parameters = parametersOf(source);
     for (const [key, p] of this.#parameters) {
       const copy = currentGpu().empty(p.shape);

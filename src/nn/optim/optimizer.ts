@@ -42,9 +42,12 @@ export abstract class Optimizer {
 
   constructor(
     readonly parameters: ReadonlyMap<string, Tensor>,
-    { lr = 1e-3, maxGradNorm, ema }: OptimizerOptions,
+    { lr = 1e-3, weightDecay = 0, maxGradNorm, ema }: OptimizerOptions,
     slotNames: readonly string[],
   ) {
+    wantRange('lr', lr);
+    wantRange('weightDecay', weightDecay);
+    if (maxGradNorm !== undefined) wantRange('maxGradNorm', maxGradNorm);
     this.lr = lr;
     this.#maxGradNorm = maxGradNorm;
     this.ema = ema;
@@ -60,6 +63,7 @@ export abstract class Optimizer {
 
   /** One step by the gradients that `backward()` left, which are then freed. */
   step(): void {
+    wantRange('lr', this.lr);
     const given = [...this.parameters].filter(([, p]) => p.grad);
     if (!given.length)
       throw new Error(
@@ -133,6 +137,14 @@ export abstract class Optimizer {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** @throws when `value` is not a number from 0 and below `limit` */
+export function wantRange(name: string, value: number, limit = Infinity): void {
+  if (value >= 0 && value < limit) return;
+  throw new RangeError(
+    `optimizer: ${name} is ${value}, must be 0 or more${limit < Infinity ? ` and below ${limit}` : ''}`,
+  );
 }
 
 const layoutOf = (p: Tensor) => (p instanceof Parameter ? p.layout : 'same');

@@ -1,7 +1,7 @@
 import { sgdStep } from '../../kernels/optimizer.ts';
 import type { GpuArray } from '../../kernels/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
-import { Optimizer } from './optimizer.ts';
+import { Optimizer, wantRange } from './optimizer.ts';
 import type { OptimizerOptions } from './optimizer.ts';
 
 /** Momentum (0) and whether to look ahead along it. */
@@ -17,6 +17,8 @@ export class SGD extends Optimizer {
   constructor(parameters: ReadonlyMap<string, Tensor>, options: SGDOptions = {}) {
     super(parameters, options, ['momentum_buffer']);
     const { momentum = 0, weightDecay = 0, nesterov = false } = options;
+    wantRange('momentum', momentum);
+    if (nesterov && momentum === 0) throw new RangeError('optimizer: nesterov wants a momentum above 0');
     this.#options = { momentum, weightDecay, nesterov };
   }
 

@@ -18,9 +18,9 @@ export const reciprocal = (x: Tensor): Tensor => apply(unary.reciprocal, [x], {}
 export const exp = (x: Tensor): Tensor => apply(unary.exp, [x], {});
 /** ln x */
 export const log = (x: Tensor): Tensor => apply(unary.log, [x], {});
-/** sin x */
+/** sin x; accurate for |x| < 50 000 */
 export const sin = (x: Tensor): Tensor => apply(unary.sin, [x], {});
-/** cos x */
+/** cos x; accurate for |x| < 50 000 */
 export const cos = (x: Tensor): Tensor => apply(unary.cos, [x], {});
 /** The error function 2/√π ∫₀ˣ e^(−t²) dt */
 export const erf = (x: Tensor): Tensor => apply(unary.erf, [x], {});
@@ -37,14 +37,17 @@ export const silu = (x: Tensor): Tensor => apply(unary.silu, [x], {});
 /** x · sigmoid(1.702 x): the GELU of OpenAI's CLIP */
 export const quickGelu = (x: Tensor): Tensor => apply(unary.quickGelu, [x], {});
 /** x · Φ(x), with Φ by the error function, or `approximate: 'tanh'` */
-export const gelu = (x: Tensor, { approximate = 'none' as 'none' | 'tanh' } = {}): Tensor =>
-  apply(approximate === 'tanh' ? unary.geluTanh : unary.gelu, [x], {});
+export function gelu(x: Tensor, { approximate = 'none' as 'none' | 'tanh' } = {}): Tensor {
+  if (approximate !== 'none' && approximate !== 'tanh')
+    throw new TypeError(`gelu: there is no approximation '${approximate as string}'\n  known: none tanh`);
+  return apply(approximate === 'tanh' ? unary.geluTanh : unary.gelu, [x], {});
+}
 /** ln(1 + eˣ) */
 export const softplus = (x: Tensor): Tensor => apply(unary.softplus, [x], {});
 /** x · tanh(softplus(x)) */
 export const mish = (x: Tensor): Tensor => apply(unary.mish, [x], {});
 /** x between `min` and `max`; no gradient outside */
-export const clamp = (x: Tensor, { min = -3.4e38, max = 3.4e38 }: { min?: number; max?: number } = {}): Tensor =>
+export const clamp = (x: Tensor, { min = -Infinity, max = Infinity }: { min?: number; max?: number } = {}): Tensor =>
   apply(unary.clamp, [x], { min, max });
 
 type Operand = Tensor | number;
@@ -69,7 +72,7 @@ export function div(a: Operand, b: Operand): Tensor {
   if (typeof b === 'number') return mul(a, 1 / b);
   return typeof a === 'number' ? mul(reciprocal(b), a) : apply(binary.div, [a, b], {});
 }
-/** aᵇ; a negative a wants a whole number b */
+/** aᵇ; NaN for a negative a unless b is a whole number */
 export const pow = (a: Tensor, b: Operand): Tensor =>
   typeof b !== 'number'
     ? apply(binary.pow, [a, b], {})

@@ -1,6 +1,7 @@
 import * as ops from '../../kernels/reduce.ts';
 import type { Axes } from '../../kernels/reduce.ts';
 import * as softmaxOps from '../../kernels/softmax.ts';
+import { shapeError } from '../../kernels/index.ts';
 import { apply, Tensor } from '../tensor.ts';
 import { abs, div, mul, sqrt, square, sub, add, pow } from './elementwise.ts';
 
@@ -22,13 +23,15 @@ export function variance(
 ): Tensor {
   const { count } = ops.resolveAxes('var', x.shape, { axes });
   const centred = square(sub(x, mean(x, { axes, keepdim: true })));
-  return unbiased ? mul(sum(centred, { axes, keepdim }), 1 / (count - 1)) : mean(centred, { axes, keepdim });
+  return unbiased ? mul(sum(centred, { axes, keepdim }), 1 / Math.max(0, count - 1)) : mean(centred, { axes, keepdim });
 }
 /** √variance */
 export const std = (x: Tensor, attrs: Axes & { unbiased?: boolean } = {}): Tensor => sqrt(variance(x, attrs));
 
-/** (Σ |x|^ord)^(1/ord) over `axes`. */
+/** (Σ |x|^ord)^(1/ord) over `axes`; max |x| for ord = ∞. */
 export function norm(x: Tensor, { ord = 2, ...axes }: Axes & { ord?: number } = {}): Tensor {
+  if (!(ord > 0)) throw shapeError('norm', `ord is ${ord}, must be above 0`, { x });
+  if (ord === Infinity) return max(abs(x), axes);
   if (ord === 1) return sum(abs(x), axes);
   if (ord === 2) return sqrt(sum(square(x), axes));
   return pow(sum(pow(abs(x), ord), axes), 1 / ord);

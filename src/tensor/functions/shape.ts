@@ -1,6 +1,6 @@
 import { embedding as embeddingOp } from '../../kernels/embedding.ts';
 import * as picking from '../../kernels/gather.ts';
-import { shapeError } from '../../kernels/index.ts';
+import { shapeError, wantWhole } from '../../kernels/index.ts';
 import type { Shape } from '../../kernels/index.ts';
 import { axisOf } from '../../kernels/reduce.ts';
 import * as scan from '../../kernels/scan.ts';
@@ -29,28 +29,35 @@ export const expand = (x: Tensor, shape: Shape): Tensor => apply(ops.expand, [x]
 export const concat = (tensors: readonly Tensor[], { axis = -1 } = {}): Tensor => apply(ops.concat, tensors, { axis });
 
 /** All tensors side by side along a new axis. */
-export const stack = (tensors: readonly Tensor[], { axis = 0 } = {}): Tensor =>
-  concat(
-    tensors.map((t) => {
-      const at = axis < 0 ? axis + t.shape.length + 1 : axis;
-      return reshape(t, [...t.shape.slice(0, at), 1, ...t.shape.slice(at)]);
-    }),
-    { axis },
+export function stack(tensors: readonly Tensor[], { axis = 0 } = {}): Tensor {
+  const shape = tensors[0]?.shape ?? [];
+  if (tensors.some((t) => t.shape.join() !== shape.join()))
+    throw shapeError('stack', 'shapes differ', Object.fromEntries(tensors.map((t, i) => [`input ${i}`, t])));
+  const at = axisOf('stack', [...shape, 1], axis);
+  return concat(
+    tensors.map((t) => reshape(t, [...shape.slice(0, at), 1, ...shape.slice(at)])),
+    { axis: at },
   );
+}
 
 /** x[start : stop : step, …]: a range, or undefined for all, for each axis from the first. */
 export const slice = (x: Tensor, ranges: readonly Range[]): Tensor => apply(ops.slice, [x], { ranges });
 
 /** `length` places along `axis` from `start`. */
-export const narrow = (x: Tensor, { axis, start, length }: { axis: number; start: number; length: number }): Tensor => {
+export function narrow(x: Tensor, { axis, start, length }: { axis: number; start: number; length: number }): Tensor {
+  const at = axisOf('narrow', x.shape, axis);
+  for (const [name, value] of Object.entries({ start, length })) wantWhole('narrow', name, value, 0, { x });
+  if (start + length > x.shape[at])
+    throw shapeError('narrow', `${length} places from ${start} do not fit into ${x.shape[at]} on axis ${at}`, { x });
   const ranges: Range[] = x.shape.map(() => undefined);
-  ranges[axisOf('narrow', x.shape, axis)] = [start, start + length];
+  ranges[at] = [start, start + length];
   return slice(x, ranges);
-};
+}
 
 /** x cut along `axis` into pieces of the given sizes. */
 export function split(x: Tensor, sizes: readonly number[], { axis = -1 } = {}): Tensor[] {
   const length = x.shape[axisOf('split', x.shape, axis)];
+  for (const size of sizes) wantWhole('split', 'a size', size, 0, { x });
   if (sizes.reduce((n, d) => n + d, 0) !== length)
     throw shapeError('split', `${sizes.join(' + ')} is not ${length}`, { x: x.shape });
   let start = 0;
@@ -63,7 +70,8 @@ export function split(x: Tensor, sizes: readonly number[], { axis = -1 } = {}): 
 /** x cut along `axis` into `n` pieces of one size; the last may be smaller. */
 export function chunk(x: Tensor, n: number, { axis = -1 } = {}): Tensor[] {
   const length = x.shape[axisOf('chunk', x.shape, axis)];
-  const size = Math.ceil(length / n);
+  wantWhole('chunk', 'n', n, 1, { x });
+  const size = Math.max(1, Math.ceil(length / n));
   const sizes = Array.from({ length: Math.ceil(length / size) }, (_, i) => Math.min(size, length - i * size));
   return split(x, sizes, { axis });
 }
@@ -74,6 +82,7 @@ export const flip = (x: Tensor, axes: readonly number[]): Tensor => apply(ops.fl
 /** Every place along `axis` `repeats` times in a row. */
 export function repeatInterleave(x: Tensor, repeats: number, { axis = -1 } = {}): Tensor {
   const at = axisOf('repeatInterleave', x.shape, axis);
+  wantWhole('repeatInterleave', 'repeats', repeats, 0, { x });
   const before = x.shape.slice(0, at + 1);
   const after = x.shape.slice(at + 1);
   const wide = expand(reshape(x, [...before, 1, ...after]), [...before, repeats, ...after]);
@@ -89,7 +98,17 @@ export function pad(
   pads: readonly (readonly [number, number])[],
   { mode = 'constant', value = 0 }: { mode?: 'constant' | 'reflect'; value?: number } = {},
 ): Tensor {
+  if (mode !== 'constant' && mode !== 'reflect')
+    throw new TypeError(`pad: there is no mode '${mode as string}'\n  known: constant reflect`);
   if (mode === 'constant') return apply(ops.pad, [x], { pads, value });
+  if (pads.length !== x.shape.length)
+    throw shapeError(
+      'pad',
+      `${pads.length} pairs of widths for ${x.shape.length} axes`,
+      { x },
+      'one [before, after] for each axis',
+    );
+  for (const width of pads.flat()) wantWhole('pad', 'a width', width, 0, { x });
   return pads.reduce((y, [before, after], axis) => {
     const length = y.shape[axis];
     if (Math.max(before, after) >= length)

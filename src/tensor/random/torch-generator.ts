@@ -1,3 +1,5 @@
+import { wantWhole } from '../../kernels/errors.ts';
+
 /**
  * PyTorch's CPU generator: the Mersenne Twister mt19937 and the exact rules by which `torch.randn` & co. use it, so
  * that a seed gives here what `torch.Generator('cpu').manual_seed(seed)` gives there.
@@ -40,11 +42,13 @@ export class TorchGenerator {
 
   /** `torch.rand(count)`, f32: 24 of 32 bits. */
   rand(count: number): Float32Array {
+    wantWhole('rand', 'count', count, 0);
     return Float32Array.from({ length: count }, () => this.uniform24());
   }
 
   /** `torch.randn(count)`, f32. Mind that PyTorch uses another rule below 16 elements. */
   randn(count: number): Float32Array {
+    wantWhole('randn', 'count', count, 0);
     const out = new Float32Array(count);
     if (count < 16) {
       for (let i = 0; i < count; i++) out[i] = this.normal();
@@ -62,6 +66,7 @@ export class TorchGenerator {
 
   /** `torch.randint(low, high, [count])` for ranges up to 2³². */
   randint(low: number, high: number, count: number): Int32Array {
+    wantWhole('randint', 'count', count, 0);
     const range = high - low;
     if (!(range > 0 && range <= 2 ** 32)) throw new RangeError(`randint: bad range [${low}, ${high})`);
     return Int32Array.from({ length: count }, () => low + (this.random() % range));
@@ -69,6 +74,7 @@ export class TorchGenerator {
 
   /** `torch.randperm(n)`. */
   randperm(n: number): Uint32Array {
+    wantWhole('randperm', 'n', n, 0);
     const order = Uint32Array.from({ length: n }, (_, i) => i);
     for (let i = 0; i < n - 1; i++) {
       const j = i + (this.random() % (n - i));
