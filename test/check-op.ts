@@ -20,12 +20,17 @@ export interface CheckOptions {
   core?: boolean;
   /** Largest number of elements whose derivative is checked, for each input. */
   samples?: number;
+  /** The device to check on, if not the usual one. */
+  device?: DeviceOptions;
 }
 
 const devices = new Map<string, Promise<Gpu>>();
 
+/** RECTIFLOW_TEST_LIMITS=minimum runs any op's tests on a device that has no more than every adapter has. */
+const usual: DeviceOptions = process.env.RECTIFLOW_TEST_LIMITS === 'minimum' ? { limits: 'minimum' } : {};
+
 /** One device for each set of options, shared by the tests of a file. */
-export function testGpu(options: DeviceOptions = {}): Promise<Gpu> {
+export function testGpu(options: DeviceOptions = usual): Promise<Gpu> {
   const key = JSON.stringify(options);
   if (!devices.has(key)) devices.set(key, Gpu.create(options));
   return devices.get(key)!;
@@ -71,7 +76,7 @@ export async function checkOp(
   attrs: object = {},
   options: CheckOptions = {},
 ) {
-  const gpus = [await testGpu(), ...(options.core ? [await testGpu({ coreOnly: true })] : [])];
+  const gpus = [await testGpu(options.device), ...(options.core ? [await testGpu({ coreOnly: true })] : [])];
   for (const gpu of gpus) {
     for (const variant of options.variants ?? [undefined]) {
       const { force } = gpu.capabilities;
