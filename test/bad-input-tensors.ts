@@ -1,5 +1,5 @@
 /** What functions of tensors do with wrong input. */
-import { init, keep, noGrad, scope, Tensor, tensor, zeros, apply, currentGpu, useGpu } from '../src/tensor/index.ts';
+import { apply, checkpoint, compile, currentGpu, init, keep, noGrad, scope, Tensor, tensor, useGpu, zeros } from '../src/tensor/index.ts';
 import * as f from '../src/tensor/index.ts';
 import { add as addOp } from '../src/kernels/binary.ts';
 import { any, f32, gives, i32, ids, refuses, t } from './bad-input-rows.ts';
@@ -624,6 +624,16 @@ export const tensorEntries: Record<string, Entry> = Object.fromEntries([
   }],
   ['scope', { rows: [refuses('a function that throws', () => scope(() => f.add(t(2), t(3))), /^add: sizes differ/)] }],
   ['noGrad', { rows: [refuses('a function that throws', () => noGrad(() => f.add(t(2), t(3))), /^add: sizes differ/)] }],
+  ['checkpoint', { rows: [refuses('a function that throws', () => checkpoint((x) => f.add(x, t(3)), t(2)), /^add: sizes differ/)] }],
+  ['compile', {
+    good: { operands: [f32(2, 3)], call: (x) => compile((y: Tensor) => f.mul(y, 2))(x) },
+    op: 'compile|mulScalar',
+    rows: [
+      refuses('a function that throws', () => compile((x: Tensor) => f.add(x, t(3)))(t(2)), /^add: sizes differ/),
+      refuses('no tensor', () => compile((x: Tensor) => x)(3 as never), /^compile: input 0 is not a Tensor/),
+      refuses('a number for a result', () => compile((() => 3) as never)(), /^compile: the function returned number/),
+    ],
+  }],
   ['keep', { rows: [gives('a tensor of no scope', () => keep(t(1)), [1], [1])] }],
   ['init', { rows: [refuses('an adapter that is not there', () => init({ adapter: 'no such adapter' } as never), /adapter/)] }],
   ['useGpu', { rows: [refuses('no device', withoutDevice, /^no device yet\n {2}await init\(\) first/)] }],
