@@ -22,6 +22,7 @@ export type {
   Limits,
   Memory,
   Op,
+  PlanMemory,
   Shape,
   TypedArray,
 } from './kernels/index.ts';

@@ -188,6 +188,7 @@ export class Gpu {
     }
   }
 
+  /** Whether calls are taken down instead of run. */
   get recording(): boolean {
     return this.#recorder !== undefined;
   }

@@ -5,6 +5,7 @@ export type { Capabilities, DeviceOptions, Limits } from './device.ts';
 export type { Leak } from './leaks.ts';
 export type { Memory } from './pool.ts';
 export { DeviceLostError, GpuError, OutOfMemoryError, ShapeError, shapeError, wantWhole } from './errors.ts';
+export type { PlanMemory } from './plan.ts';
 export type { KernelTime } from './profiler.ts';
 export { hostArray } from './op.ts';
 export type { HostArray, HostInputs, Inputs, Op } from './op.ts';

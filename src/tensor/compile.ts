@@ -4,15 +4,16 @@ import type { Plan, PlanMemory } from '../kernels/plan.ts';
 import type { Gpu } from '../kernels/index.ts';
 
 /** What a compiled function may return: tensors, also in arrays and plain objects. */
-export type Result = Tensor | undefined | void | readonly Result[] | { readonly [key: string]: Result };
+export type Recordable = Tensor | undefined | void | readonly Recordable[] | { readonly [key: string]: Recordable };
 
 /** A function that records itself at its first call and is replayed from then on. */
-export interface Compiled<I extends readonly Tensor[], R extends Result> {
+export interface Compiled<I extends readonly Tensor[], R extends Recordable> {
   (...inputs: I): R;
   /** Once recorded: dispatches in a replay, and bytes against those of the eager run. */
   readonly plan: { dispatches: number; memory: PlanMemory } | undefined;
   /** Free the buffers of the plan. */
   dispose(): void;
+  /** The same, for `using`. */
   [Symbol.dispose](): void;
 }
 
@@ -30,7 +31,7 @@ export interface Compiled<I extends readonly Tensor[], R extends Result> {
  *
  * @throws GpuError when inputs change shape or dtype, when `fn` reads numbers back, is async, or leaves tensors behind
  */
-export function compile<I extends readonly Tensor[], R extends Result>(fn: (...inputs: I) => R): Compiled<I, R> {
+export function compile<I extends readonly Tensor[], R extends Recordable>(fn: (...inputs: I) => R): Compiled<I, R> {
   let recorded: { gpu: Gpu; plan: Plan; rebuild: (tensors: readonly Tensor[]) => R } | undefined;
   const call = (...inputs: I): R => {
     const gpu = currentGpu();
@@ -59,7 +60,11 @@ export function compile<I extends readonly Tensor[], R extends Result>(fn: (...i
   }) as unknown as Compiled<I, R>;
 }
 
-function recordFunction<I extends readonly Tensor[], R extends Result>(gpu: Gpu, fn: (...inputs: I) => R, inputs: I) {
+function recordFunction<I extends readonly Tensor[], R extends Recordable>(
+  gpu: Gpu,
+  fn: (...inputs: I) => R,
+  inputs: I,
+) {
   let template: Template;
   const plan = gpu.record(
     inputs.map(({ array }) => array),
@@ -83,7 +88,7 @@ function recordFunction<I extends readonly Tensor[], R extends Result>(gpu: Gpu,
 /** Where tensors lie in a result: their numbers in place of them. */
 type Template = number | undefined | Template[] | { [key: string]: Template };
 
-function describe(value: Result, found: Tensor[]): Template {
+function describe(value: Recordable, found: Tensor[]): Template {
   if (value === undefined) return undefined;
   if (value instanceof Tensor) {
     const at = found.indexOf(value);
@@ -92,13 +97,13 @@ function describe(value: Result, found: Tensor[]): Template {
   if (value instanceof Promise) throw new TypeError('compile: an async function cannot be recorded');
   if (Array.isArray(value)) return value.map((item) => describe(item, found));
   if (typeof value === 'object' && Object.getPrototypeOf(value) === Object.prototype)
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, describe(item as Result, found)]));
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, describe(item as Recordable, found)]));
   throw new TypeError(
     `compile: the function returned ${typeof value}, which has no numbers yet\n  return tensors, in arrays or plain objects`,
   );
 }
 
-function rebuild(template: Template, tensors: readonly Tensor[]): Result {
+function rebuild(template: Template, tensors: readonly Tensor[]): Recordable {
   if (template === undefined) return undefined;
   if (typeof template === 'number') return tensors[template];
   if (Array.isArray(template)) return template.map((item) => rebuild(item, tensors));

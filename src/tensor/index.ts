@@ -1,5 +1,5 @@
 export { compile } from './compile.ts';
-export type { Compiled } from './compile.ts';
+export type { Compiled, Recordable } from './compile.ts';
 export { apply, currentGpu, init, Tensor, tensor, useGpu, zeros } from './tensor.ts';
 export { noGrad } from './tape.ts';
 export { checkpoint } from './checkpoint.ts';
