@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
-const LIMIT = 240; // seconds for one example; the longest takes 20 on two quiet cores
+const LIMIT = 240; // seconds for one example; the longest takes about 10 on two quiet cores
 const files = readdirSync('examples').filter((file) => file.endsWith('.ts'));
 
 /** Run an example as its first lines say. */
