@@ -1,6 +1,7 @@
 import * as assert from 'uvu/assert';
 import { Gpu, GpuArray, hostArray, sizeOf } from '../src/kernels/index.ts';
-import type { DeviceOptions, HostArray, Op, Shape } from '../src/kernels/index.ts';
+import type { DeviceOptions, DType, HostArray, Op, Shape } from '../src/kernels/index.ts';
+import { floatToHalf, halfToFloat } from '../src/kernels/half.ts';
 
 export interface CheckOptions {
   /** Range of the random numbers of each input, by position; [-2, 2] when not given. */
@@ -9,6 +10,15 @@ export interface CheckOptions {
   ints?: Record<number, readonly [number, number]>;
   /** Given numbers instead of random ones, by position. */
   data?: Record<number, ArrayLike<number>>;
+  /**
+   * 'f16': floats are halves, stored natively where the adapter can and packed, with the same bits; then tolerances are
+   * for |got − want| / |want| as vectors, 2e-3 when not given.
+   */
+  dtype?: 'f16';
+  /** Inputs of another dtype than that, by position. */
+  dtypes?: Record<number, DType>;
+  /** Dtype of the output, when it is not `dtype`. */
+  makes?: DType;
   /** Largest |got − want| over the largest |want|. 2e-5 when not given. */
   tolerance?: number;
   gradTolerance?: number;
@@ -51,6 +61,22 @@ export function randoms(
   });
 }
 
+/** |got − want| as a vector is at most `tolerance` · |want|. */
+export function assertNear(got: ArrayLike<number>, want: ArrayLike<number>, tolerance: number, what: string): void {
+  assert.is(got.length, want.length, `${what}: sizes`);
+  let [error, size] = [0, 0];
+  for (let i = 0; i < want.length; i++) {
+    error += (got[i] - want[i]) ** 2;
+    size += want[i] ** 2;
+  }
+  const relative = Math.sqrt(error / Math.max(size, 1e-30));
+  assert.ok(relative <= tolerance, `${what}: relative L2 ${relative.toExponential(2)} > ${tolerance}`);
+}
+
+/** The nearest numbers that an array of `dtype` holds. */
+const rounded = <T extends Float32Array | Float64Array>(numbers: T, dtype: DType): T =>
+  dtype === 'f16' ? (numbers.map((v) => halfToFloat(floatToHalf(v))) as T) : numbers;
+
 export function assertClose(got: ArrayLike<number>, want: ArrayLike<number>, tolerance: number, what: string): void {
   assert.is(got.length, want.length, `${what}: sizes`);
   let largest = 0;
@@ -76,21 +102,35 @@ export async function checkOp(
   attrs: object = {},
   options: CheckOptions = {},
 ) {
-  const gpus = [await testGpu(options.device), ...(options.core ? [await testGpu({ coreOnly: true })] : [])];
-  for (const gpu of gpus) {
-    for (const variant of options.variants ?? [undefined]) {
+  const halves = options.dtype === 'f16';
+  const gpus = halves
+    ? await halfGpus()
+    : [await testGpu(options.device), ...(options.core ? [await testGpu({ coreOnly: true })] : [])];
+  for (const variant of options.variants ?? [undefined]) {
+    const made: Float32Array[][] = [];
+    for (const gpu of gpus) {
       const { force } = gpu.capabilities;
       if (variant !== undefined) force[op.name] = variant;
-      const label = `${op.name}${variant ? `/${variant}` : ''}${gpu === gpus[0] ? '' : ' (core)'} ${JSON.stringify(shapes)}`;
+      const device = halves ? ` (${force.f16})` : gpu === gpus[0] ? '' : ' (core)';
+      const label = `${op.name}${variant ? `/${variant}` : ''}${device} ${JSON.stringify(shapes)}`;
       try {
-        await checkOn(gpu, label, op, shapes, attrs, options);
+        made.push(await checkOn(gpu, label, op, shapes, attrs, options));
       } finally {
         delete force[op.name];
       }
     }
+    if (halves && made.length > 1)
+      assert.equal(made[0], made[1], `${op.name} ${JSON.stringify(shapes)}: packed and native halves differ`);
   }
 }
 
+/** Both ways of storing halves; the native one where the adapter has it. */
+async function halfGpus(): Promise<Gpu[]> {
+  const packed = await testGpu({ force: { f16: 'packed' } });
+  return packed.capabilities.f16 ? [packed, await testGpu({ force: { f16: 'native' } })] : [packed];
+}
+
+/** @returns all that was computed: the output and the gradients */
 async function checkOn(
   gpu: Gpu,
   label: string,
@@ -98,47 +138,57 @@ async function checkOn(
   shapes: readonly (Shape | undefined)[],
   attrs: object,
   o: CheckOptions,
-) {
+): Promise<Float32Array[]> {
   const {
     ranges = {},
     ints = {},
     data = {},
     constant = [],
-    tolerance = 2e-5,
+    tolerance = o.dtype === 'f16' ? 2e-3 : 2e-5,
     gradTolerance = tolerance,
     samples = 300,
+    dtype = 'f32',
+    dtypes = {},
+    makes = dtype,
   } = o;
+  const check = dtype === 'f16' ? assertNear : assertClose;
+  const dtypeOf = (i: number): DType => (ints[i] ? 'i32' : (dtypes[i] ?? dtype));
+  const made: Float32Array[] = [];
   const hosts = shapes.map((shape, i): HostArray | undefined => {
     if (!shape) return undefined;
     const n = sizeOf(shape);
-    if (data[i]) return hostArray(shape, data[i]);
+    if (data[i]) return hostArray(shape, rounded(Float64Array.from(data[i]), dtypeOf(i)));
     if (ints[i]) return hostArray(shape, randoms(n, i + 1, ints[i]).map(Math.floor));
-    return hostArray(shape, randoms(n, i + 1, ranges[i]));
+    return hostArray(shape, rounded(randoms(n, i + 1, ranges[i]), dtypeOf(i)));
   });
   poison(gpu, shapes);
   void gpu.none; // made on first use, and kept
   const before = gpu.memory().arrays;
-  const inputs = hosts.map((h, i) => h && gpu.array(h.shape, h.data, ints[i] ? 'i32' : 'f32'));
+  const inputs = hosts.map((h, i) => h && gpu.array(h.shape, h.data, dtypeOf(i)));
   const want = op.reference(hosts, attrs);
   const { output, saved = [] } = op.forward(gpu, inputs, attrs);
   assert.equal([...output.shape], [...want.shape], `${label}: shape of the output`);
-  assertClose(await output.read(), want.data, tolerance, `${label} forward`);
+  if (o.dtype || o.makes) assert.is(output.dtype, makes, `${label}: dtype of the output`);
+  made.push((await output.read()) as Float32Array);
+  check(made[0], want.data, tolerance, `${label} forward`);
 
   const grads: (GpuArray | undefined)[] = [];
   let cotangent: GpuArray | undefined;
   if (op.backward) {
-    const ct = randoms(sizeOf(want.shape), 99, [-1, 1]);
-    cotangent = gpu.array(want.shape, ct);
+    const ct = rounded(randoms(sizeOf(want.shape), 99, [-1, 1]), makes);
+    cotangent = gpu.array(want.shape, ct, makes);
     const needs = hosts.map((h, i) => h !== undefined && !ints[i] && !constant.includes(i));
     grads.push(...op.backward(gpu, cotangent, saved as readonly GpuArray[], attrs, needs));
     for (const [i, host] of hosts.entries()) {
       if (!host || !needs[i]) continue;
       assert.ok(grads[i], `${label}: no gradient for input ${i}`);
       assert.equal([...grads[i]!.shape], [...host.shape], `${label}: shape of gradient ${i}`);
+      assert.is(grads[i]!.dtype, dtypeOf(i), `${label}: dtype of gradient ${i}`);
       const got = await grads[i]!.read();
+      made.push(got as Float32Array);
       const places = sample(host.data.length, samples);
       const slopes = places.map((p) => slope(op, hosts as HostArray[], attrs, host, p, ct));
-      assertClose(
+      check(
         places.map((p) => got[p]),
         slopes,
         gradTolerance,
@@ -152,6 +202,7 @@ async function checkOn(
   for (const array of new Set([...inputs, output, ...saved, ...grads, cotangent])) array?.dispose();
   const left = gpu.memory().arrays - before; // negative when earlier tests' garbage was collected meanwhile
   assert.ok(left <= 0, `${label}: ${left} arrays left behind`);
+  return made;
 }
 
 /** ∂(ct · op(…))/∂host[p] by central differences in float64. */
@@ -179,7 +230,8 @@ function slope(
 function poison(gpu: Gpu, shapes: readonly (Shape | undefined)[]): void {
   const total = Math.max(...shapes.map((s) => (s ? sizeOf(s) : 0)));
   const sizes = new Set([1, 16, 100, 300, 1000, total, 2 * total, ...shapes.map((s) => (s ? sizeOf(s) : 1))]);
-  const lengths = [...sizes].filter((n) => n > 0 && n < 2e6).flatMap((n) => [n, n, n]);
+  const halves = [...sizes].map((n) => Math.ceil(n / 2));
+  const lengths = [...sizes, ...halves].filter((n) => n > 0 && n < 2e6).flatMap((n) => [n, n, n]);
   const filled = lengths.map((n) => gpu.array([n], new Float32Array(n).fill(1e30)));
   for (const array of filled) array.dispose();
 }

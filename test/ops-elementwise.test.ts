@@ -82,7 +82,7 @@ test('where takes the condition as i32 or f32, and broadcasts', async () => {
 test('integers are refused, not misread', async () => {
   const gpu = await testGpu();
   const ids = gpu.array([2], [1, 2], 'i32');
-  assert.throws(() => unary.silu.forward(gpu, [ids], {}), /silu: x must be f32, not i32/);
+  assert.throws(() => unary.silu.forward(gpu, [ids], {}), /silu: x must be f32 or f16, not i32/);
   assert.throws(() => binary.add.forward(gpu, [gpu.zeros([2]), ids], {}), /add: b must be f32/);
 });
 

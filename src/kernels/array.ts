@@ -1,9 +1,10 @@
 import { OutOfMemoryError, shapeError } from './errors.ts';
 import type { Gpu } from './gpu.ts';
+import { floatsToHalves, halvesToFloats } from './half.ts';
 
 /** Kinds of numbers in an array. */
-export type DType = 'f32' | 'i32' | 'u32';
-/** What an array reads back as, by its dtype. */
+export type DType = 'f32' | 'f16' | 'i32' | 'u32';
+/** What an array reads back as, by its dtype; f16 comes as Float32Array. */
 export type TypedArray = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
 /** Sizes of the axes, outermost first; [] is a single number. */
 export type Shape = readonly number[];
@@ -26,6 +27,28 @@ export interface Storage {
 
 export const sizeOf = (shape: Shape): number => shape.reduce((n, d) => n * d, 1);
 
+/** Bytes of `size` numbers in GPU memory: whole words, so an odd number of halves has two bytes more. */
+export const bytesOf = (size: number, dtype: DType): number => (dtype === 'f16' ? Math.ceil(size / 2) * 4 : size * 4);
+
+/** Numbers as GPU memory has them; `data` itself where it is that already. */
+export function encode(data: ArrayLike<number>, dtype: DType): TypedArray {
+  if (dtype === 'f16') {
+    const words = new Uint32Array(bytesOf(data.length, dtype) / 4);
+    new Uint16Array(words.buffer).set(floatsToHalves(data));
+    return words;
+  }
+  const type = typeOf(dtype);
+  // Dawn for Node refuses views of shared memory, so those are copied like any other list of numbers.
+  return data instanceof type && data.buffer instanceof ArrayBuffer ? (data as TypedArray) : type.from(data);
+}
+
+/** The reverse: `bytes` of GPU memory as `size` numbers. */
+export function decode(bytes: ArrayBuffer, size: number, dtype: DType): TypedArray {
+  return dtype === 'f16' ? halvesToFloats(new Uint16Array(bytes, 0, size)) : new (typeOf(dtype))(bytes);
+}
+
+const typeOf = (dtype: DType) => (dtype === 'i32' ? Int32Array : dtype === 'u32' ? Uint32Array : Float32Array);
+
 /** A dense row-major array in GPU memory. Each GpuArray owns one reference to its storage until `dispose()`. */
 export class GpuArray {
   readonly size: number;
@@ -47,7 +70,7 @@ export class GpuArray {
     return this.#disposed;
   }
 
-  /** Another array over the same memory; both must be disposed. `-1` in `shape` is worked out. */
+  /** Another array over the same memory; both must be disposed. `-1` in `shape` is worked out. `dtype` reads other bits. */
   view(shape: Shape = this.shape, dtype: DType = this.dtype): GpuArray {
     if (shape.includes(-1)) {
       const known = -sizeOf(shape);
@@ -55,6 +78,8 @@ export class GpuArray {
     }
     if (sizeOf(shape) !== this.size)
       throw shapeError('view', `sizes differ (${this.size} ≠ ${sizeOf(shape)})`, { from: this, to: shape });
+    if ((dtype === 'f16') !== (this.dtype === 'f16'))
+      throw shapeError('view', `${this.dtype} and ${dtype} differ in size`, { from: this }, 'convert with castTo()');
     this.check('view');
     return new GpuArray(this.gpu, this.storage, shape, dtype);
   }

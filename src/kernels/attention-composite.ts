@@ -1,6 +1,7 @@
 import type { GpuArray } from './array.ts';
 import type { AttentionInputs, AttentionSizes, Strides } from './attention-layout.ts';
 import code from './attention.wgsl';
+import { castTo } from './cast.ts';
 import { gemm } from './gemm.ts';
 import type { Gpu } from './gpu.ts';
 import { spread } from './gpu.ts';
@@ -10,10 +11,10 @@ const rowsOf = (array: GpuArray, s: Strides) => ({ array, row: s.token, col: 1, 
 const columnsOf = (array: GpuArray, s: Strides) => ({ array, row: 1, col: s.token, outer: s.batch, inner: s.head });
 const storedAs = (s: Strides) => ({ row: s.token, outer: s.batch, inner: s.head });
 
-/** Attention as two matrix products with a softmax between them; the scores are stored, [batch, heads, queries, keys]. */
+/** Attention as two matrix products with a softmax between them; the scores are stored in f32, [batch, heads, queries, keys]. */
 export function compositeForward(gpu: Gpu, inputs: AttentionInputs, s: AttentionSizes): GpuArray {
   using p = probabilities(gpu, inputs, s);
-  return weighted(gpu, p, inputs.v, s);
+  return weighted(gpu, p, inputs, s);
 }
 
 /** P = softmax(q·kᵀ·scale + bias) */
@@ -26,7 +27,7 @@ function probabilities(gpu: Gpu, { q, k, bias }: AttentionInputs, s: AttentionSi
 }
 
 /** y = P·v, stored in the output's layout. */
-function weighted(gpu: Gpu, p: GpuArray, v: GpuArray, s: AttentionSizes): GpuArray {
+function weighted(gpu: Gpu, p: GpuArray, { q, v }: AttentionInputs, s: AttentionSizes): GpuArray {
   const { batch, heads, queries, keys, vdim } = s;
   const a = scoresOf(p, s);
   return gemm(gpu, {
@@ -37,6 +38,7 @@ function weighted(gpu: Gpu, p: GpuArray, v: GpuArray, s: AttentionSizes): GpuArr
     a,
     b: rowsOf(v, s.v),
     shape: s.shape,
+    dtype: q.dtype,
     y: storedAs(s.y),
   }).y;
 }
@@ -61,6 +63,7 @@ export function compositeBackward(
         a: transposed(scoresOf(p, s)),
         b: rowsOf(dy, s.y),
         shape: v.shape,
+        dtype: v.dtype,
         y: storedAs(s.v),
       }).y
     : undefined;
@@ -76,6 +79,7 @@ export function compositeBackward(
         a: scoresOf(ds, s),
         b: rowsOf(k, s.k),
         shape: q.shape,
+        dtype: q.dtype,
         y: storedAs(s.q),
       }).y
     : undefined;
@@ -88,6 +92,7 @@ export function compositeBackward(
         a: transposed(scoresOf(ds, s)),
         b: rowsOf(q, s.q),
         shape: k.shape,
+        dtype: k.dtype,
         y: storedAs(s.k),
       }).y
     : undefined;
@@ -107,7 +112,8 @@ function biasGradient(gpu: Gpu, ds: GpuArray, bias: GpuArray, s: AttentionSizes)
     shape = shape.map((d, i) => (i === axis ? 1 : d));
     sum = sumMiddle(gpu, whole, parts, { shape });
   }
-  using result = sum;
+  using total = sum;
+  using result = castTo(total, bias.dtype);
   return result.view(bias.shape);
 }
 

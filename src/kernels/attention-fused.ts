@@ -22,7 +22,7 @@ export const fits = ({ dim, vdim }: AttentionSizes, kernel: FusedKernel, lanes: 
 
 /** softmax(q·kᵀ·scale + bias)·v in one pass.   logSumExp: [batch, heads, queries] */
 export function fusedForward(gpu: Gpu, kernel: FusedKernel, { q, k, v, bias }: AttentionInputs, s: AttentionSizes) {
-  const y = gpu.empty(s.shape),
+  const y = gpu.empty(s.shape, q.dtype),
     logSumExp = gpu.empty([s.batch, s.heads, s.queries]);
   const { code, uniforms, constants, grid } = launch[kernel](gpu, s, false, !!bias, 'forward');
   gpu.run(code, 'forward', uniforms, [q, k, v, bias ?? gpu.none, y, logSumExp], grid, constants);
@@ -52,14 +52,14 @@ export function fusedBackward(
   gpu.run(pieces, 'row_stats', layout, [y, dy, logSumExp, stats], spread(Math.ceil(rows / 64)));
   let dq: GpuArray | undefined, dk: GpuArray | undefined, dv: GpuArray | undefined;
   if (needs[0]) {
-    dq = gpu.empty(q.shape);
+    dq = gpu.empty(q.shape, q.dtype);
     using unused = gpu.empty([1]);
     const { code, uniforms, constants, grid } = launch[kernel](gpu, s, false, !!bias, 'backward');
     gpu.run(code, 'backward', uniforms, [q, k, dy, v, bias ?? gpu.none, stats, dq, unused], grid, constants);
   }
   if (needs[1] || needs[2]) {
-    dk = gpu.empty(k.shape);
-    dv = gpu.empty(v.shape);
+    dk = gpu.empty(k.shape, k.dtype);
+    dv = gpu.empty(v.shape, v.dtype);
     const { code, uniforms, constants, grid } = launch[kernel](gpu, s, true, !!bias, 'backward');
     gpu.run(code, 'backward', uniforms, [k, q, v, dy, bias ?? gpu.none, stats, dk, dv], grid, constants);
   }

@@ -1,7 +1,8 @@
-import type { GpuArray, Shape } from './array.ts';
+import type { DType, GpuArray, Shape } from './array.ts';
+import { sizeOf } from './array.ts';
 import { broadcastShape, map } from './elementwise.ts';
 import { shapeError } from './errors.ts';
-import { wantFloats } from './floats.ts';
+import { wantFloats, widest } from './floats.ts';
 import type { Gpu } from './gpu.ts';
 import { hostArray } from './op.ts';
 import type { HostArray, Op } from './op.ts';
@@ -62,8 +63,8 @@ function binary<A = object>(name: keyof typeof rows, scalar: (attrs: A) => numbe
     backward(gpu, dy, [a, b], attrs, needs) {
       const s = scalar(attrs);
       return [
-        needs[0] ? gradient(gpu, row.da, a, b, dy, a.shape, s) : undefined,
-        needs[1] ? gradient(gpu, row.db, a, b, dy, b.shape, s) : undefined,
+        needs[0] ? gradient(gpu, row.da, a, b, dy, a, s) : undefined,
+        needs[1] ? gradient(gpu, row.db, a, b, dy, b, s) : undefined,
       ];
     },
     reference: ([a, b], attrs) => {
@@ -78,26 +79,43 @@ function binary<A = object>(name: keyof typeof rows, scalar: (attrs: A) => numbe
   };
 }
 
-/** The gradient that an expression of a, b and dy gives, in the shape of the operand. */
+/** The gradient that an expression of a, b and dy gives, in the shape and dtype of the operand. */
 function gradient(
   gpu: Gpu,
   expression: string,
   a: GpuArray,
   b: GpuArray,
   dy: GpuArray,
-  shape: Shape,
+  { shape, dtype }: GpuArray,
   s: number,
 ): GpuArray {
-  if (expression === 'c') return sumTo(gpu, dy, shape);
+  if (expression === 'c') return sumTo(gpu, dy, shape, dtype);
   if (!/[ab]/.test(expression)) {
-    const sum = sumTo(gpu, dy, shape); // linear in dy: add up first
-    const scaled = map(gpu, expression.replace('c', 'a'), [sum], { s });
+    const sum = sumTo(gpu, dy, shape, 'f32'); // linear in dy: add up first
+    const scaled = map(gpu, expression.replace('c', 'a'), [sum], { s, dtype });
     sum.dispose();
     return scaled;
   }
-  const full = map(gpu, expression, [a, b, dy], { s, shape: dy.shape });
-  const sum = sumTo(gpu, full, shape);
-  full.dispose();
+  return summed(gpu, expression, [a, b, dy], dy.shape, shape, dtype, s);
+}
+
+/** An expression of operands that broadcast to `full`, added up to `shape`: in f32 on the way. */
+function summed(
+  gpu: Gpu,
+  expression: string,
+  operands: readonly GpuArray[],
+  full: Shape,
+  shape: Shape,
+  dtype: DType,
+  s = 0,
+): GpuArray {
+  const terms = map(gpu, expression, operands, {
+    s,
+    shape: full,
+    dtype: sizeOf(full) === sizeOf(shape) ? dtype : 'f32',
+  });
+  const sum = sumTo(gpu, terms, shape, dtype);
+  terms.dispose();
   return sum;
 }
 
@@ -125,27 +143,24 @@ export const minimum = binary('minimum');
 export const pow = binary('pow');
 export const addScaled = binary<{ s: number }>('addScaled', ({ s }) => s);
 
-/** y = a where the condition is not 0, else b. The condition is f32 or i32; all three broadcast. */
+/** y = a where the condition is not 0, else b. The condition is f32, f16 or i32; all three broadcast. */
 export const where: Op<[condition: GpuArray, a: GpuArray, b: GpuArray]> = {
   name: 'where',
   forward(gpu, [condition, a, b]) {
     wantFloats('where', { a, b });
     const shape = broadcastShape('where', [condition.shape, a.shape, b.shape]);
     // Bits, not numbers: a 1 of i32 read as f32 is a denormal, which hardware may take for 0.
-    const output = map(gpu, 'select(c, b, (bitcast<u32>(a) << 1u) != 0u)', [condition, a, b], { shape });
+    const dtype = widest(a, b);
+    const output = map(gpu, 'select(c, b, (bitcast<u32>(a) << 1u) != 0u)', [condition, a, b], { shape, dtype });
     return { output, saved: [condition, outline(a), outline(b)] };
   },
   backward(gpu, dy, [condition, a, b], _, needs) {
-    const part = (expression: string, shape: Shape) => {
-      const full = map(gpu, expression, [condition, dy], { shape: dy.shape });
-      const sum = sumTo(gpu, full, shape);
-      full.dispose();
-      return sum;
-    };
+    const part = (expression: string, { shape, dtype }: GpuArray) =>
+      summed(gpu, expression, [condition, dy], dy.shape, shape, dtype);
     return [
       undefined,
-      needs[1] ? part('select(0.0, b, (bitcast<u32>(a) << 1u) != 0u)', a.shape) : undefined,
-      needs[2] ? part('select(b, 0.0, (bitcast<u32>(a) << 1u) != 0u)', b.shape) : undefined,
+      needs[1] ? part('select(0.0, b, (bitcast<u32>(a) << 1u) != 0u)', a) : undefined,
+      needs[2] ? part('select(b, 0.0, (bitcast<u32>(a) << 1u) != 0u)', b) : undefined,
     ];
   },
   reference([condition, a, b]) {

@@ -1,4 +1,4 @@
-import type { GpuArray } from './array.ts';
+import type { DType, GpuArray } from './array.ts';
 import type { Capabilities } from './device.ts';
 import { shapeError } from './errors.ts';
 import { spread } from './gpu.ts';
@@ -187,8 +187,8 @@ function gather(
   }
 }
 
-/** dw of `x ⋆ w`: a sum over all pixels, in parts where the weights alone would leave cores idle. */
-export function convWeight(gpu: Gpu, c: Conv, x: GpuArray, dy: GpuArray, shape: readonly number[]): GpuArray {
+/** dw of `x ⋆ w`, like `w`: a sum over all pixels, in parts where the weights alone would leave cores idle. */
+export function convWeight(gpu: Gpu, c: Conv, x: GpuArray, dy: GpuArray, { shape, dtype }: GpuArray): GpuArray {
   const depth = c.C / c.groups;
   const pixels = c.B * c.Ho * c.Wo;
   const taps = c.kh * c.kw;
@@ -198,7 +198,7 @@ export function convWeight(gpu: Gpu, c: Conv, x: GpuArray, dy: GpuArray, shape: 
   const chunk = Math.max(1, Math.ceil(pixels / most / 64)) * 64;
   const parts = Math.max(1, Math.ceil(pixels / chunk));
 
-  const dw = gpu.empty(parts === 1 ? shape : [parts, ...shape]);
+  const dw = parts === 1 ? gpu.empty(shape, dtype) : gpu.empty([parts, ...shape]);
   // prettier-ignore
   const uniforms = {
     height: c.Ho, width: c.Wo, pixels, cols: c.O,
@@ -209,7 +209,7 @@ export function convWeight(gpu: Gpu, c: Conv, x: GpuArray, dy: GpuArray, shape: 
   const grid = variant === 'naive' ? spread(Math.ceil((size * parts) / 64)) : [...tiles, parts];
   gpu.run(code, 'weights', uniforms, [x, dy, dw], grid, constants);
   if (parts === 1) return dw;
-  const folded = sums(gpu, dw, 1, parts, size);
+  const folded = sums(gpu, dw, 1, parts, size, dtype);
   const result = folded.view(shape);
   dw.dispose();
   folded.dispose();
@@ -243,10 +243,10 @@ function weightLaunch(gpu: Gpu, c: Conv, taps: number, depth: number): WeightLau
 }
 
 /** Σ over the middle axis, in fixed order: x [outer, n, cols] → [outer, cols]. */
-export function sums(gpu: Gpu, x: GpuArray, outer: number, n: number, cols: number): GpuArray {
+export function sums(gpu: Gpu, x: GpuArray, outer: number, n: number, cols: number, dtype: DType = 'f32'): GpuArray {
   const parts = Math.max(1, Math.min(Math.ceil(n / 32), Math.ceil(4096 / (outer * cols))));
   const fold = (from: GpuArray, count: number, into: number) => {
-    const to = gpu.empty([outer, into, cols]);
+    const to = gpu.empty([outer, into, cols], into === 1 ? dtype : 'f32');
     const uniforms = { outer, n: count, cols, parts: into, chunk: Math.ceil(count / into) };
     gpu.run(sumsCode, 'sums', uniforms, [from, to], spread(Math.ceil((outer * into * cols) / 64)));
     return to;

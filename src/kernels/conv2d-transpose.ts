@@ -5,6 +5,7 @@ import { shapeError, wantWhole } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
+import { outline } from './outline.ts';
 
 /** What convTranspose2d takes: stride, padding, dilation and groups of the convolution that it transposes. */
 export interface ConvTransposeAttrs extends ConvAttrs {
@@ -50,17 +51,17 @@ export const convTranspose2d: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray
     const c = transposed(x.shape, weight.shape, attrs);
     if (bias && (bias.shape.length !== 1 || bias.size !== c.C))
       throw shapeError('convTranspose2d', `bias must be [${c.C}]`, { x, weight, bias });
-    const y = gpu.empty([c.B, c.H, c.W, c.C]);
+    const y = gpu.empty([c.B, c.H, c.W, c.C], x.dtype);
     convInput(gpu, c, x, weight, y, { bias });
-    return { output: y, saved: [x, weight] };
+    return { output: y, saved: [x, weight, bias && outline(bias)] };
   },
-  backward(gpu, dy, [x, weight], attrs, needs) {
+  backward(gpu, dy, [x, weight, bias], attrs, needs) {
     const c = transposed(x.shape, weight.shape, attrs);
     let dx, dweight, dbias;
-    if (needs[0]) convForward(gpu, c, dy, weight, (dx = gpu.empty(x.shape)));
-    if (needs[1]) dweight = convWeight(gpu, c, dy, x, weight.shape);
+    if (needs[0]) convForward(gpu, c, dy, weight, (dx = gpu.empty(x.shape, x.dtype)));
+    if (needs[1]) dweight = convWeight(gpu, c, dy, x, weight);
     if (needs[2]) {
-      const total = sums(gpu, dy, 1, c.B * c.H * c.W, c.C);
+      const total = sums(gpu, dy, 1, c.B * c.H * c.W, c.C, bias.dtype);
       dbias = total.view([c.C]);
       total.dispose();
     }

@@ -1,10 +1,12 @@
 import type { GpuArray } from './array.ts';
+import { castTo } from './cast.ts';
 import { convForward, convInput, convOf, convWeight, sums } from './conv2d-launch.ts';
 import type { ConvAttrs } from './conv2d-launch.ts';
 import { shapeError } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
+import { outline } from './outline.ts';
 
 type ConvInputs = [x: GpuArray, weight: GpuArray, bias?: GpuArray, residual?: GpuArray, temb?: GpuArray];
 
@@ -34,23 +36,26 @@ export const conv2d: Op<ConvInputs, ConvAttrs> = {
       throw shapeError('conv2d', `residual must be like y, [${shape.join(', ')}]`, { x, weight, residual });
     if (temb && !same(temb.shape, [c.B, c.O]))
       throw shapeError('conv2d', `temb must be [${c.B}, ${c.O}]`, { x, weight, temb });
-    const y = gpu.empty(shape);
+    const y = gpu.empty(shape, x.dtype);
     convForward(gpu, c, x, weight, y, { bias, residual, temb });
-    return { output: y, saved: [x, weight] };
+    return { output: y, saved: [x, weight, ...[bias, residual, temb].map((extra) => extra && outline(extra))] };
   },
-  backward(gpu, dy, [x, weight], attrs, needs) {
+  backward(gpu, dy, [x, weight, bias, residual, temb], attrs, needs) {
     const c = convOf('conv2d', x.shape, weight.shape, attrs);
     const pixels = c.Ho * c.Wo;
     let dx, dweight, dbias, dtemb;
-    if (needs[0]) convInput(gpu, c, dy, weight, (dx = gpu.empty(x.shape)));
-    if (needs[1]) dweight = convWeight(gpu, c, x, dy, weight.shape);
-    if (needs[4]) dtemb = sums(gpu, dy, c.B, pixels, c.O);
+    if (needs[0]) convInput(gpu, c, dy, weight, (dx = gpu.empty(x.shape, x.dtype)));
+    if (needs[1]) dweight = convWeight(gpu, c, x, dy, weight);
+    if (needs[4]) dtemb = sums(gpu, dy, c.B, pixels, c.O, temb.dtype);
     if (needs[2]) {
-      const total = dtemb ? sums(gpu, dtemb, 1, c.B, c.O) : sums(gpu, dy, 1, c.B * pixels, c.O);
+      const total =
+        dtemb?.dtype === 'f32'
+          ? sums(gpu, dtemb, 1, c.B, c.O, bias.dtype)
+          : sums(gpu, dy, 1, c.B * pixels, c.O, bias.dtype);
       dbias = total.view([c.O]);
       total.dispose();
     }
-    return [dx, dweight, dbias, needs[3] ? dy.view() : undefined, dtemb];
+    return [dx, dweight, dbias, needs[3] ? castTo(dy, residual.dtype) : undefined, dtemb];
   },
   reference([x, weight, bias, residual, temb], attrs) {
     const { B, H, W, C, Ho, Wo, O, kh, kw, stride, dilation, groups, top, left } = convOf(

@@ -1,10 +1,25 @@
 import code from './copy.wgsl';
 import type { GpuArray, Shape } from './array.ts';
 import { shapeError } from './errors.ts';
+import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
 
-const narrow = code.replace('alias V = vec4u;', 'alias V = u32;');
+const kernels = new Map<string, string>();
+
+/** The kernel that moves one `V` at a time. */
+function kernelOf(V: string): string {
+  let kernel = kernels.get(V);
+  if (!kernel) kernels.set(V, (kernel = code.replace('alias V = vec4u;', `alias V = ${V};`)));
+  return kernel;
+}
+
+/** How many numbers a `V` holds, the most first: words where bits can be copied, floats to convert or to reach single halves. */
+const UNITS = {
+  bits: { 4: 'vec4u', 1: 'u32' },
+  halves: { 8: 'vec4u', 4: 'vec2u', 2: 'u32', 1: 'f32' },
+  mixed: { 4: 'vec4f', 1: 'f32' },
+} as const;
 
 /** A walk through an array: where it starts, and what a step along each axis adds. In numbers; may be 0 or negative. */
 export interface Walk {
@@ -22,7 +37,7 @@ export function denseStrides(shape: Shape): number[] {
 /** The walk through all of a dense array. */
 export const dense = (shape: Shape): Walk => ({ offset: 0, strides: denseStrides(shape) });
 
-/** to[…] = from[…] for every place of `sizes`. Writes nothing else. */
+/** to[…] = from[…] for every place of `sizes`, f16 and f32 converted. Writes nothing else. */
 export function copyStrided(gpu: Gpu, sizes: Shape, from: GpuArray, fromWalk: Walk, to: GpuArray, toWalk: Walk): void {
   if (sizes.includes(0)) return;
   type Axis = { size: number; f: number; t: number };
@@ -38,14 +53,12 @@ export function copyStrided(gpu: Gpu, sizes: Shape, from: GpuArray, fromWalk: Wa
   if (!axes.length) axes.push({ size: 1, f: 0, t: 0 });
   if (axes.length > 6) throw shapeError('copy', 'more than six groups of axes', { sizes }, 'reshape first');
   const last = axes.at(-1)!;
-  const wide =
-    last.f === 1 &&
-    last.t === 1 &&
-    last.size % 4 === 0 &&
-    fromWalk.offset % 4 === 0 &&
-    toWalk.offset % 4 === 0 &&
-    axes.slice(0, -1).every((axis) => axis.f % 4 === 0 && axis.t % 4 === 0);
-  const unit = wide ? 4 : 1;
+  const halves = [from, to].filter(({ dtype }) => dtype === 'f16').length;
+  if (halves) wantFloats('copy', { from, to });
+  const kinds: Record<number, string> = UNITS[halves === 2 ? 'halves' : halves === 1 ? 'mixed' : 'bits'];
+  const steps = [last.size, fromWalk.offset, toWalk.offset, ...axes.slice(0, -1).flatMap((axis) => [axis.f, axis.t])];
+  const fits = (unit: number) => last.f === 1 && last.t === 1 && steps.every((step) => step % unit === 0);
+  const unit = [8, 4, 2].find((n) => kinds[n] && fits(n)) ?? 1;
   const uniforms: Record<string, number> = {
     from_offset: fromWalk.offset / unit,
     to_offset: toWalk.offset / unit,
@@ -60,7 +73,6 @@ export function copyStrided(gpu: Gpu, sizes: Shape, from: GpuArray, fromWalk: Wa
     uniforms[`f${i}`] = axis.f / step;
     uniforms[`t${i}`] = axis.t / step;
   });
-  gpu.run(wide ? code : narrow, 'copy', uniforms, [from, to], spread(Math.ceil(uniforms.n / 1024)), {
-    RANK: axes.length,
-  });
+  const constants = { RANK: axes.length };
+  gpu.run(kernelOf(kinds[unit]), 'copy', uniforms, [from, to], spread(Math.ceil(uniforms.n / 1024)), constants);
 }

@@ -1,9 +1,9 @@
 // to[place of i] = from[place of i] for every i of up to six axes: permute, slice, concatenate, flip, repeat.
-// Bits are copied, so any dtype goes. Strides and offsets count V.
+// Words are copied, so any dtype goes; V is f32 or vec4f for f16 ↔ f32 and for single halves. Strides and offsets count V.
 const THREADS = 256u;
 const PER_THREAD = 4u;
 const RANK = 6u;           // axes in use, the last ones of six
-alias V = vec4u;           // u32 where runs are no multiple of 4
+alias V = vec4u;           // less where runs are no multiple of it, see copy.ts
 
 struct Shape {
   n: u32, from_offset: u32, to_offset: u32, d1: u32, d2: u32, d3: u32, d4: u32, d5: u32,

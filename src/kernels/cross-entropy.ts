@@ -55,7 +55,7 @@ export const crossEntropy: Op<[x: GpuArray, labels: GpuArray], CrossEntropyAttrs
     return { output, saved: [x, labels, count, logSums] };
   },
   backward(gpu, dy, [x, labels, count, logSums], { reduction, ignoreIndex = -100, labelSmoothing = 0 }) {
-    const dx = gpu.empty(x.shape);
+    const dx = gpu.empty(x.shape, x.dtype);
     const one = count ?? gpu.array([1], [1]);
     const uniforms = {
       rows: labels.size,

@@ -1,7 +1,8 @@
 import code from './elementwise.wgsl';
 import { sizeOf } from './array.ts';
-import type { GpuArray, Shape } from './array.ts';
+import type { DType, GpuArray, Shape } from './array.ts';
 import { shapeError } from './errors.ts';
+import { widest } from './floats.ts';
 import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
 
@@ -18,6 +19,8 @@ export interface MapOptions {
   s?: number;
   t?: number;
   shape?: Shape;
+  /** Of y: f16 when all operands are, else f32. */
+  dtype?: DType;
 }
 
 /** Kernel texts by expression. */
@@ -31,13 +34,13 @@ export function map(
   gpu: Gpu,
   expression: string,
   operands: readonly GpuArray[],
-  { s = 0, t = 0, shape }: MapOptions = {},
+  { s = 0, t = 0, shape, dtype = widest(...operands) }: MapOptions = {},
 ): GpuArray {
   let kernel = maps.get(expression);
   if (!kernel) maps.set(expression, (kernel = withExpression(code, expression)));
   const shapes = operands.map((o) => o.shape);
   shape ??= shapes.length === 1 ? shapes[0] : broadcastShape('map', shapes);
-  const y = gpu.empty(shape);
+  const y = gpu.empty(shape, dtype);
   const arrays = [operands[0], operands[1] ?? gpu.none, operands[2] ?? gpu.none, y];
   const arity = operands.length;
   const n = Math.ceil(y.size / 4);

@@ -19,7 +19,7 @@ export const embedding: Op<[table: GpuArray, ids: GpuArray]> = {
     check(table, ids);
     const [rows, columns] = table.shape;
     const [kernel, width] = lanes(code, columns);
-    const y = gpu.empty([...ids.shape, columns]);
+    const y = gpu.empty([...ids.shape, columns], table.dtype);
     const uniforms = { count: ids.size, width, rows };
     gpu.run(kernel, 'forward', uniforms, [ids, table, y], spread(Math.ceil((ids.size * width) / 64)));
     return { output: y, saved: [outline(table), ids] };
@@ -29,7 +29,7 @@ export const embedding: Op<[table: GpuArray, ids: GpuArray]> = {
     const [kernel, width] = lanes(code, columns);
     const uniforms = { count: ids.size, width, rows };
     const chain = gpu.empty([2, ids.size], 'u32');
-    const dtable = gpu.zeros(table.shape);
+    const dtable = gpu.zeros(table.shape, table.dtype);
     gpu.run(kernel, 'link', uniforms, [ids, chain], spread(Math.ceil(ids.size / 64)));
     gpu.run(kernel, 'backward', uniforms, [ids, dy, dtable, chain], spread(Math.ceil((ids.size * width) / 64)));
     chain.dispose();

@@ -29,13 +29,13 @@ function picking(name: 'gather' | 'indexSelect'): Op<[x: GpuArray, index: GpuArr
       wantFloats(name, { x });
       if (index.dtype !== 'i32') throw shapeError(name, 'the index must be i32', { x, index });
       const { uniforms, shape } = geometry(name, x.shape, index.shape, axis, shared);
-      const y = gpu.empty(shape);
+      const y = gpu.empty(shape, x.dtype);
       gpu.run(code, 'forward', uniforms, [index, x, y], spread(Math.ceil(y.size / 64)), { SHARED: shared });
       return { output: y, saved: [outline(x), index] };
     },
     backward(gpu, dy, [x, index], { axis }) {
       const { uniforms } = geometry(name, x.shape, index.shape, axis, shared);
-      const dx = gpu.empty(x.shape);
+      const dx = gpu.empty(x.shape, x.dtype);
       gpu.run(code, 'backward', uniforms, [index, dy, dx], spread(Math.ceil(dx.size / 64)), { SHARED: shared });
       return [dx];
     },

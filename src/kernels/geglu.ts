@@ -8,6 +8,7 @@ import { linear, linearBackward, linearSizes } from './linear.ts';
 import type { Described } from './linear.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
+import { outline } from './outline.ts';
 import { gelu } from './unary.ts';
 
 /**
@@ -26,16 +27,16 @@ export const geglu: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray], object>
     const { M, N, K, shape } = sizes(x, weight, bias);
     const a = { array: x, row: K, col: 1 },
       b = { array: weight, row: 1, col: K };
-    const z = gemm(gpu, { M, N, K, a, b, bias, shape: [M, N] }, gpu.capabilities.force.geglu).y;
-    const y = gpu.empty([...shape.slice(0, -1), N / 2]);
+    const z = gemm(gpu, { M, N, K, a, b, bias, shape: [M, N], dtype: x.dtype }, gpu.capabilities.force.geglu).y;
+    const y = gpu.empty([...shape.slice(0, -1), N / 2], x.dtype);
     gpu.run(code, 'forward', { rows: M, size: N / 2 }, [z, y], spread(M));
-    return { output: y, saved: [x, weight, z] };
+    return { output: y, saved: [x, weight, z, bias && outline(bias)] };
   },
-  backward(gpu, dy, [x, weight, z], _, needs) {
+  backward(gpu, dy, [x, weight, z, bias], _, needs) {
     const [M, N] = z.shape;
-    using dz = gpu.empty(z.shape);
+    using dz = gpu.empty(z.shape, z.dtype);
     gpu.run(code, 'backward', { rows: M, size: N / 2 }, [z, dy, dz], spread(M));
-    return linearBackward(gpu, dz, x, weight, needs, gpu.capabilities.force.geglu);
+    return linearBackward(gpu, dz, x, weight, bias, needs, gpu.capabilities.force.geglu);
   },
   reference([x, weight, bias], attrs) {
     const { M, N, shape } = sizes(x, weight, bias);

@@ -1,4 +1,4 @@
-import type { GpuArray, Shape } from './array.ts';
+import type { DType, GpuArray, Shape } from './array.ts';
 import type { Capabilities } from './device.ts';
 import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
@@ -33,6 +33,9 @@ export interface Gemm {
   residual?: GpuArray;
   /** Shape of the output, by default [batch, M, N]. */
   shape?: Shape;
+  /** Of the output and of the row sums, f32 by default. Sums on the way are f32. */
+  dtype?: DType;
+  sumsDtype?: DType;
   /** Distances in the output, where it is not dense. */
   y?: { row: number; outer: number; inner: number };
   /** Also return the sums of A's rows, [batch, M]: the gradient of a bias comes free with that of its weight. */
@@ -121,9 +124,9 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
   const split = splits > 1;
   const z = batch * splits;
   const shape = g.shape ?? [batch, M, N];
-  const y = gpu.empty(split ? [z, M, N] : shape);
+  const y = split ? gpu.empty([z, M, N]) : gpu.empty(shape, g.dtype);
   const sumsShape = batch === 1 ? [M] : [batch, M];
-  const sums = g.rowSums ? gpu.empty(split ? [z, M] : sumsShape) : undefined;
+  const sums = g.rowSums ? (split ? gpu.empty([z, M]) : gpu.empty(sumsShape, g.sumsDtype)) : undefined;
   const lanes = gpu.capabilities.subgroupSize;
   const uniforms = {
     M,
@@ -169,8 +172,13 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
   using partial = y;
   using partialSums = sums;
   return {
-    y: sumMiddle(gpu, partial, [batch, splits, M * N], { shape, bias: g.bias, residual: g.residual }),
-    sums: partialSums && sumMiddle(gpu, partialSums, [batch, splits, M], { shape: sumsShape }),
+    y: sumMiddle(gpu, partial, [batch, splits, M * N], {
+      shape,
+      bias: g.bias,
+      residual: g.residual,
+      dtype: g.dtype,
+    }),
+    sums: partialSums && sumMiddle(gpu, partialSums, [batch, splits, M], { shape: sumsShape, dtype: g.sumsDtype }),
   };
 }
 

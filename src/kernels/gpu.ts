@@ -1,5 +1,5 @@
 import { wait } from '#platform';
-import { GpuArray, sizeOf } from './array.ts';
+import { bytesOf, decode, encode, GpuArray, sizeOf } from './array.ts';
 import type { DType, Shape, Storage, TypedArray } from './array.ts';
 import { openDevice } from './device.ts';
 import type { Capabilities, DeviceOptions, Limits } from './device.ts';
@@ -62,7 +62,7 @@ export class Gpu {
       isIdle: (storage) => storage.batch < this.#submitted,
       failed: (error) => this.#fail(error),
     });
-    this.#pipelines = new Pipelines(device);
+    this.#pipelines = new Pipelines(device, capabilities);
     device.addEventListener('uncapturederror', (event) => {
       this.#fail(new GpuError(`the GPU refused a command\n  ${(event as GPUUncapturedErrorEvent).error.message}`));
     });
@@ -88,14 +88,14 @@ export class Gpu {
     for (const d of shape) {
       if (!Number.isInteger(d) || d < 0) throw shapeError('array', `${d} is not a size`, { shape });
     }
-    const bytes = Math.max(4, sizeOf(shape) * 4);
+    const bytes = Math.max(4, bytesOf(sizeOf(shape), dtype));
     return new GpuArray(this, this.#recorder?.storage(bytes) ?? this.#pool.take(bytes), shape, dtype);
   }
 
   /** An array of zeros. */
   zeros(shape: Shape, dtype: DType = 'f32'): GpuArray {
     const array = this.empty(shape, dtype);
-    this.#add({ kind: 'clear', to: array.storage, bytes: Math.max(4, array.size * 4) });
+    this.#add({ kind: 'clear', to: array.storage, bytes: Math.max(4, bytesOf(array.size, dtype)) });
     return array;
   }
 
@@ -113,32 +113,30 @@ export class Gpu {
 
   /** Replace all numbers of an array. Commands given before still see the old ones. */
   write(array: GpuArray, data: ArrayLike<number>): void {
-    array.check('write');
-    if (data.length !== array.size)
-      throw shapeError('write', `${data.length} numbers for ${array.size} places`, { array });
+    fits(array, data);
     if (array.size === 0) return;
-    const type = typeOf(array.dtype);
     const { storage } = array;
-    if (this.#recorder) return this.#recorder.note({ kind: 'write', to: storage, data: type.from(data) });
-    // Dawn for Node refuses views of shared memory, so those are copied like any other list of numbers.
-    const fits = data instanceof type && data.buffer instanceof ArrayBuffer;
-    this.#put(storage, fits && this.#unused(storage) ? (data as TypedArray) : type.from(data));
+    const words = encode(data, array.dtype);
+    const own = () => (words === data ? words.slice() : words);
+    if (this.#recorder) this.#recorder.note({ kind: 'write', to: storage, data: own() });
+    else this.#put(storage, this.#unused(storage) ? words : own());
   }
 
   /** Write what `data` returns: now, or when recording, at each replay. For numbers that change from step to step. */
   feed(array: GpuArray, data: () => ArrayLike<number>): void {
     if (!this.#recorder) return this.write(array, data());
-    array.check('feed');
-    this.#recorder.note({ kind: 'feed', to: array.storage, feed: () => typed(array, data()) });
+    this.#recorder.note({ kind: 'feed', to: array.storage, feed: () => encode(fits(array, data()), array.dtype) });
   }
 
-  /** Copy numbers from one array into another of the same size. */
+  /** Copy bits from one array into another of the same size. */
   copy(from: GpuArray, to: GpuArray): void {
     from.check('copy');
     to.check('copy');
     if (from.size !== to.size) throw shapeError('copy', 'sizes differ', { from, to });
+    if ((from.dtype === 'f16') !== (to.dtype === 'f16'))
+      throw shapeError('copy', 'numbers differ in size', { from, to }, 'convert with castInto()');
     if (from.storage === to.storage || from.size === 0) return;
-    this.#add({ kind: 'copy', from: from.storage, to: to.storage, bytes: from.size * 4 });
+    this.#add({ kind: 'copy', from: from.storage, to: to.storage, bytes: bytesOf(from.size, from.dtype) });
   }
 
   /**
@@ -154,7 +152,7 @@ export class Gpu {
     constants?: Readonly<Record<string, number | boolean | string>>,
   ): void {
     this.#check();
-    const pipeline = this.#pipelines.get(code, entry, constants);
+    const pipeline = this.#pipelines.get(code, entry, constants, arrays);
     for (const array of arrays) {
       array.check(entry);
       if (array.gpu !== this) throw shapeError(entry, 'an operand belongs to another device', { operand: array });
@@ -275,9 +273,8 @@ export class Gpu {
   async read(array: GpuArray): Promise<TypedArray> {
     array.check('read');
     this.#refuseWaiting('read');
-    const type = typeOf(array.dtype);
-    if (array.size === 0) return new type(0);
-    const bytes = array.size * 4;
+    if (array.size === 0) return decode(new ArrayBuffer(0), 0, array.dtype);
+    const bytes = bytesOf(array.size, array.dtype);
     const size = 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
     const staging = this.#staging.get(size)?.pop() ?? this.#pool.make(size, READ_BACK);
     this.#touch(array.storage);
@@ -287,7 +284,7 @@ export class Gpu {
     let out: TypedArray;
     try {
       await wait(buffer.mapAsync(GPUMapMode.READ, 0, bytes));
-      out = new type(buffer.getMappedRange(0, bytes).slice(0));
+      out = decode(buffer.getMappedRange(0, bytes).slice(0), array.size, array.dtype);
     } catch (error) {
       if ((error as Error).name === 'AbortError') await this.device.lost; // which says why
       throw this.#failure ?? new GpuError(`reading back ${array.size} numbers failed\n  ${(error as Error).message}`);
@@ -480,13 +477,12 @@ export class Gpu {
   }
 }
 
-const typeOf = (dtype: DType) => (dtype === 'f32' ? Float32Array : dtype === 'i32' ? Int32Array : Uint32Array);
-
-/** Numbers for all places of an array, as it stores them. */
-function typed(array: GpuArray, data: ArrayLike<number>): TypedArray {
+/** @throws when these are not the numbers of an array that is there */
+function fits(array: GpuArray, data: ArrayLike<number>): ArrayLike<number> {
+  array.check('write');
   if (data.length !== array.size)
     throw shapeError('write', `${data.length} numbers for ${array.size} places`, { array });
-  return typeOf(array.dtype).from(data);
+  return data;
 }
 
 /** Workgroup counts for `n` workgroups in a row, folded where they exceed 65535. Kernels use `group.x + group.y * groups.x`. */

@@ -7,6 +7,7 @@ import { spread } from './gpu.ts';
 import { lanes } from './lanes.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
+import { outline } from './outline.ts';
 
 const THREADS = 32;
 
@@ -66,7 +67,7 @@ export const groupNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: Gpu
     const { groups } = attrs;
     const constants = { AFFINE: weight !== undefined, BIAS: bias !== undefined, SILU: attrs.silu ?? false };
     const [w, b] = [weight ?? gpu.none, bias ?? gpu.none];
-    const y = gpu.empty(x.shape);
+    const y = gpu.empty(x.shape, x.dtype);
     const moments = gpu.empty([2, batch, groups]);
     const [scale, shift] = [gpu.empty([batch, channels]), gpu.empty([batch, channels])];
     if (pick(batch, groups, width, gpu.capabilities) === 'whole') {
@@ -78,14 +79,14 @@ export const groupNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: Gpu
       gpu.run(kernel, 'apply', walk, [x, scale, shift, y], grid(batch * walk.chunks * width), constants);
       partial.dispose();
     }
-    return { output: y, saved: [x, weight, moments, scale, shift] };
+    return { output: y, saved: [x, weight, moments, scale, shift, bias && outline(bias)] };
   },
-  backward(gpu, dy, [x, weight, moments, scale, shift], attrs, needs) {
+  backward(gpu, dy, [x, weight, moments, scale, shift, bias], attrs, needs) {
     const { channels, batch, width, kernel, sums, walk, grid } = geometry(x.shape, attrs, gpu.capabilities.family);
     const constants = { AFFINE: weight !== undefined, SILU: attrs.silu ?? false };
     const partial = gpu.empty([batch, sums.chunks, 2, channels]);
     const pq = gpu.empty([2, batch, channels]);
-    const [dweight, dbias] = [gpu.empty([channels]), gpu.empty([channels])];
+    const [dweight, dbias] = [gpu.empty([channels], weight?.dtype), gpu.empty([channels], bias?.dtype)];
     gpu.run(
       kernel,
       'backward_sums',
@@ -102,7 +103,7 @@ export const groupNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: Gpu
       grid(batch * attrs.groups + channels),
       constants,
     );
-    const dx = needs[0] ? gpu.empty(x.shape) : undefined;
+    const dx = needs[0] ? gpu.empty(x.shape, x.dtype) : undefined;
     if (dx)
       gpu.run(
         kernel,

@@ -8,6 +8,7 @@ import { spread } from './gpu.ts';
 import { lanes } from './lanes.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
+import { outline } from './outline.ts';
 
 export interface LayerNormAttrs {
   eps: number;
@@ -51,21 +52,21 @@ export const layerNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: Gpu
     wantFloats('layerNorm', { x, weight, bias });
     check(x.shape, weight?.shape, bias?.shape, attrs);
     const { kernel, uniforms, team, grid } = geometry(x.shape, attrs, gpu.capabilities);
-    const y = gpu.empty(x.shape);
+    const y = gpu.empty(x.shape, x.dtype);
     const moments = gpu.empty([uniforms.rows, 2]);
     const constants = { ...team, AFFINE: weight !== undefined, BIAS: bias !== undefined };
     gpu.run(kernel, 'forward', uniforms, [x, weight ?? gpu.none, bias ?? gpu.none, y, moments], grid, constants);
-    return { output: y, saved: [x, weight, moments] };
+    return { output: y, saved: [x, weight, moments, bias && outline(bias)] };
   },
-  backward(gpu, dy, [x, weight, moments], attrs, needs) {
+  backward(gpu, dy, [x, weight, moments, bias], attrs, needs) {
     const { kernel, uniforms, team, grid } = geometry(x.shape, attrs, gpu.capabilities);
     const constants = { ...team, AFFINE: weight !== undefined };
-    const dx = needs[0] ? gpu.empty(x.shape) : undefined;
+    const dx = needs[0] ? gpu.empty(x.shape, x.dtype) : undefined;
     if (dx) gpu.run(kernel, 'backward', uniforms, [x, weight ?? gpu.none, dy, dx, moments], grid, constants);
     if (!needs[1] && !needs[2]) return [dx];
     const shape = x.shape.slice(x.shape.length - (attrs.axes ?? 1));
     const partial = gpu.empty([2, uniforms.chunks, uniforms.count]);
-    const [dweight, dbias] = [gpu.empty(shape), gpu.empty(shape)];
+    const [dweight, dbias] = [gpu.empty(shape, weight?.dtype), gpu.empty(shape, bias?.dtype)];
     const flat = { TEAM: 1, ROWS: 32 };
     gpu.run(
       kernel,

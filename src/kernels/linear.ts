@@ -1,11 +1,13 @@
 import type { GpuArray, Shape } from './array.ts';
 import { sizeOf } from './array.ts';
+import { castTo } from './cast.ts';
 import { shapeError } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import { gemm } from './gemm.ts';
 import type { Gpu } from './gpu.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
+import { outline } from './outline.ts';
 import { sumMiddle } from './sum-middle.ts';
 
 export type Described = { shape: Shape };
@@ -45,13 +47,13 @@ export const linear: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray, residua
     const a = { array: x, row: K, col: 1 },
       b = { array: weight, row: 1, col: K };
     return {
-      output: gemm(gpu, { M, N, K, a, b, bias, residual, shape }, gpu.capabilities.force.linear).y,
-      saved: [x, weight],
+      output: gemm(gpu, { M, N, K, a, b, bias, residual, shape, dtype: x.dtype }, gpu.capabilities.force.linear).y,
+      saved: [x, weight, bias && outline(bias), residual && outline(residual)],
     };
   },
-  backward(gpu, dy, [x, weight], _, needs) {
-    const [dx, dw, dbias] = linearBackward(gpu, dy, x, weight, needs, gpu.capabilities.force.linear);
-    return [dx, dw, dbias, needs[3] ? dy.view() : undefined];
+  backward(gpu, dy, [x, weight, bias, residual], _, needs) {
+    const [dx, dw, dbias] = linearBackward(gpu, dy, x, weight, bias, needs, gpu.capabilities.force.linear);
+    return [dx, dw, dbias, needs[3] ? castTo(dy, residual.dtype) : undefined];
   },
   reference([x, weight, bias, residual]) {
     const { M, N, K, shape } = linearSizes('linear', x, weight, bias, residual);
@@ -73,6 +75,7 @@ export function linearBackward(
   dy: GpuArray,
   x: GpuArray,
   weight: GpuArray,
+  bias: GpuArray | undefined,
   needs: readonly boolean[],
   force?: string,
 ) {
@@ -80,12 +83,12 @@ export function linearBackward(
   const rows = { array: dy, row: N, col: 1 },
     columns = { array: dy, row: 1, col: N };
   const dx = needs[0]
-    ? gemm(gpu, { M, N: K, K: N, a: rows, b: { array: weight, row: K, col: 1 }, shape: x.shape }, force).y
+    ? gemm(gpu, { M, N: K, K: N, a: rows, b: { array: weight, row: K, col: 1 }, shape: x.shape, dtype: x.dtype }, force)
+        .y
     : undefined;
   const b = { array: x, row: K, col: 1 };
-  const dw = needs[1]
-    ? gemm(gpu, { M: N, N: K, K: M, a: columns, b, shape: weight.shape, rowSums: needs[2] }, force)
-    : undefined;
-  const dbias = needs[2] ? (dw ? dw.sums : sumMiddle(gpu, dy, [1, M, N], { shape: [N] })) : undefined;
+  const like = { shape: weight.shape, dtype: weight.dtype, sumsDtype: bias?.dtype };
+  const dw = needs[1] ? gemm(gpu, { M: N, N: K, K: M, a: columns, b, ...like, rowSums: needs[2] }, force) : undefined;
+  const dbias = needs[2] ? (dw?.sums ?? sumMiddle(gpu, dy, [1, M, N], { shape: [N], dtype: bias?.dtype })) : undefined;
   return [dx, dw?.y, dbias];
 }

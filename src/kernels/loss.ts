@@ -64,7 +64,7 @@ export function wantReduction(op: string, reduction: Reduction): void {
 type Loss<A> = Op<[x: GpuArray, target: GpuArray], A & { reduction: Reduction }>;
 
 /**
- * y = Σ loss(x, target) · w with w = 1, or 1 / n for the mean; or each loss by itself.    x, target: one shape
+ * y = Σ loss(x, target) · w with w = 1, or 1 / n for the mean; or each loss by itself; f32.    x, target: one shape
  *
  *     dx = dy · w · loss′(x, target)
  */
@@ -79,7 +79,7 @@ function loss<A = object>(name: keyof typeof rows, scalar: (attrs: A) => number 
       const s = scalar(attrs);
       wantReduction(name, attrs.reduction);
       if (row.positive && !(s > 0)) throw shapeError(name, `${row.positive} is ${s}, must be above 0`, { x, target });
-      if (attrs.reduction === 'none') return { output: map(gpu, row.y, [x, target], { s }), saved };
+      if (attrs.reduction === 'none') return { output: map(gpu, row.y, [x, target], { s, dtype: 'f32' }), saved };
       const scale = attrs.reduction === 'mean' ? 1 / x.size : 1;
       const total = reduce3(gpu, [x, target], [1, x.size, 1], { f: row.y, s, scale });
       const output = total.view([]);
@@ -89,8 +89,12 @@ function loss<A = object>(name: keyof typeof rows, scalar: (attrs: A) => number 
     backward(gpu, dy, [x, target], attrs, needs) {
       const s = scalar(attrs);
       const t = attrs.reduction === 'mean' ? 1 / x.size : 1;
-      const gradient = (d: string) => map(gpu, `c * t * (${d})`, [x, target, dy], { s, t, shape: x.shape });
-      return [needs[0] ? gradient(row.da) : undefined, needs[1] ? gradient(row.db ?? `-(${row.da})`) : undefined];
+      const gradient = (d: string, { dtype, shape }: GpuArray) =>
+        map(gpu, `c * t * (${d})`, [x, target, dy], { s, t, shape, dtype });
+      return [
+        needs[0] ? gradient(row.da, x) : undefined,
+        needs[1] ? gradient(row.db ?? `-(${row.da})`, target) : undefined,
+      ];
     },
     reference([x, target], attrs) {
       const values = x.data.map((v, i) => row.js(v, target.data[i], scalar(attrs)));

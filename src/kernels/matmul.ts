@@ -1,7 +1,7 @@
-import type { GpuArray, Shape } from './array.ts';
+import type { DType, GpuArray, Shape } from './array.ts';
 import { sizeOf } from './array.ts';
 import { shapeError } from './errors.ts';
-import { wantFloats } from './floats.ts';
+import { wantFloats, widest } from './floats.ts';
 import { gemm } from './gemm.ts';
 import type { Matrix } from './gemm.ts';
 import type { Gpu } from './gpu.ts';
@@ -29,7 +29,7 @@ export const matmul: Op<[a: GpuArray, b: GpuArray], Attrs> = {
     wantFloats('matmul', { a, b });
     const s = sizes(a, b, attrs);
     return {
-      output: product(gpu, left(a, s), right(b, s), s.M, s.N, s.K, s.y, s.aBatch, s.bBatch, s.batch),
+      output: product(gpu, left(a, s), right(b, s), s.M, s.N, s.K, s.y, s.aBatch, s.bBatch, s.batch, widest(a, b)),
       saved: [a, b],
     };
   },
@@ -42,12 +42,12 @@ export const matmul: Op<[a: GpuArray, b: GpuArray], Attrs> = {
     // The gradient of a transposed operand is the transposed product: dAᵀ = B·dyᵀ.
     const dA = () =>
       attrs.transposeA
-        ? gradient(gpu, B, transposed(dY), K, M, N, bBatch, batch, batch, aBatch, a.shape)
-        : gradient(gpu, dY, transposed(B), M, K, N, batch, bBatch, batch, aBatch, a.shape);
+        ? gradient(gpu, B, transposed(dY), K, M, N, bBatch, batch, batch, aBatch, a)
+        : gradient(gpu, dY, transposed(B), M, K, N, batch, bBatch, batch, aBatch, a);
     const dB = () =>
       attrs.transposeB
-        ? gradient(gpu, transposed(dY), A, N, K, M, batch, aBatch, batch, bBatch, b.shape)
-        : gradient(gpu, transposed(A), dY, K, N, M, aBatch, batch, batch, bBatch, b.shape);
+        ? gradient(gpu, transposed(dY), A, N, K, M, batch, aBatch, batch, bBatch, b)
+        : gradient(gpu, transposed(A), dY, K, N, M, aBatch, batch, batch, bBatch, b);
     return [needs[0] ? dA() : undefined, needs[1] ? dB() : undefined];
   },
   reference([a, b], attrs) {
@@ -129,18 +129,19 @@ function product(
   aBatch: Shape,
   bBatch: Shape,
   batch: Shape,
+  dtype: DType,
 ): GpuArray {
   // One B for all of a dense A: the batch is more rows.
   if (sizeOf(bBatch) === 1 && sizeOf(aBatch) === sizeOf(batch) && a.row === K && a.col === 1) {
-    return gemm(gpu, { M: M * sizeOf(batch), N, K, a, b, shape: y }, gpu.capabilities.force.matmul).y;
+    return gemm(gpu, { M: M * sizeOf(batch), N, K, a, b, shape: y, dtype }, gpu.capabilities.force.matmul).y;
   }
   const levels = twoLevels(batch, strides(aBatch, M * K), strides(bBatch, K * N));
   if (levels) {
     const [outer, inner] = levels;
     const A = { ...a, outer: outer.a, inner: inner.a },
       B = { ...b, outer: outer.b, inner: inner.b };
-    return gemm(gpu, { M, N, K, a: A, b: B, batch: [outer.size, inner.size], shape: y }, gpu.capabilities.force.matmul)
-      .y;
+    const shared = { M, N, K, batch: [outer.size, inner.size] as const, shape: y };
+    return gemm(gpu, { ...shared, a: A, b: B, dtype }, gpu.capabilities.force.matmul).y;
   }
   throw shapeError(
     'matmul',
@@ -162,20 +163,24 @@ function gradient(
   bBatch: Shape,
   batch: Shape,
   kept: Shape,
-  shape: Shape,
+  { shape, dtype }: GpuArray,
 ): GpuArray {
   const n = sizeOf(batch);
   if (sizeOf(kept) === 1 && n > 1 && sizeOf(aBatch) === n && sizeOf(bBatch) === n && a.col === M && b.row === N) {
     // Both lie with K as their slow axis, so that the sum over the batch is a longer sum over K.
-    return gemm(gpu, { M, N, K: K * n, a, b, shape }, gpu.capabilities.force.matmul).y;
+    return gemm(gpu, { M, N, K: K * n, a, b, shape, dtype }, gpu.capabilities.force.matmul).y;
   }
-  let y = product(gpu, a, b, M, N, K, [...batch, M, N], aBatch, bBatch, batch);
-  for (const [i, size] of batch.entries()) {
-    if (size === kept[i]) continue;
+  const summed = batch.flatMap((size, i) => (size === kept[i] ? [] : [i]));
+  let y = product(gpu, a, b, M, N, K, [...batch, M, N], aBatch, bBatch, batch, summed.length ? 'f32' : dtype);
+  for (const i of summed) {
     using whole = y;
     const before = y.shape.slice(0, i),
       after = y.shape.slice(i + 1);
-    y = sumMiddle(gpu, whole, [sizeOf(before), size, sizeOf(after)], { shape: [...before, 1, ...after] });
+    const last = i === summed.at(-1);
+    y = sumMiddle(gpu, whole, [sizeOf(before), batch[i], sizeOf(after)], {
+      shape: [...before, 1, ...after],
+      dtype: last ? dtype : 'f32',
+    });
   }
   using result = y;
   return result.view(shape);

@@ -1,5 +1,7 @@
 import type { GpuArray, Storage } from './array.ts';
+import type { Capabilities } from './device.ts';
 import { GpuError } from './errors.ts';
+import { halfStorage, withHalves } from './half-storage.ts';
 import { inspect, specialise } from './shader.ts';
 import type { Entry } from './shader.ts';
 
@@ -27,7 +29,7 @@ const COMPUTE = 0x4;
 const UNIFORM_USAGE = 0x40 | 0x8; // UNIFORM | COPY_DST
 const MOST_GROUPS = 16384;
 
-/** Pipelines by (kernel, entry, constants), compiled in the background; uniform blocks by content; bind groups by both. */
+/** Pipelines by (kernel, entry, constants, which arrays are f16), compiled in the background; uniform blocks by content; bind groups by both. */
 export class Pipelines {
   #byCode = new Map<string, Map<string, Pipeline>>();
   #layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
@@ -39,15 +41,20 @@ export class Pipelines {
   #scratch = new ArrayBuffer(UNIFORM_SLOT);
   #view = new DataView(this.#scratch);
 
-  constructor(private readonly device: GPUDevice) {}
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly capabilities: Capabilities,
+  ) {}
 
-  get(code: string, entry: string, constants?: Constants): Pipeline {
+  get(code: string, entry: string, constants?: Constants, arrays: readonly GpuArray[] = []): Pipeline {
     let variants = this.#byCode.get(code);
     if (!variants) this.#byCode.set(code, (variants = new Map()));
     let key = entry;
     if (constants) for (const name in constants) key += `|${name}=${constants[name]}`;
+    const halves = arrays.flatMap(({ dtype }, i) => (dtype === 'f16' ? [i] : []));
+    if (halves.length) key += `|f16=${halfStorage(this.capabilities)},${halves}`;
     let pipeline = variants.get(key);
-    if (!pipeline) variants.set(key, (pipeline = this.#compile(code, entry, constants ?? {}, key)));
+    if (!pipeline) variants.set(key, (pipeline = this.#compile(code, entry, constants ?? {}, halves, key)));
     return pipeline;
   }
 
@@ -88,9 +95,18 @@ export class Pipelines {
     this.#groups.clear();
   }
 
-  #compile(code: string, entryName: string, constants: Constants, key: string): Pipeline {
-    const text = specialise(code, constants);
-    const entry = inspect(text).get(entryName);
+  #compile(code: string, entryName: string, constants: Constants, halves: readonly number[], key: string): Pipeline {
+    let text = specialise(code, constants);
+    let entry = inspect(text).get(entryName);
+    if (entry && halves.length) {
+      const names = entry.bindings.filter((b) => b.access !== 'uniform').map((b) => b.name);
+      text = withHalves(
+        text,
+        halves.flatMap((i) => names[i] ?? []),
+        halfStorage(this.capabilities),
+      );
+      entry = inspect(text).get(entryName);
+    }
     const name = `${key} in "${code.split('\n', 1)[0].slice(0, 60)}"`;
     if (!entry) throw new GpuError(`kernel has no entry point ${name}`);
     const layout = this.#layout(entry);

@@ -60,12 +60,12 @@ export const avgPool2d: Op<[x: GpuArray], PoolAttrs> = {
   forward(gpu, [x], attrs) {
     wantFloats('avgPool2d', { x });
     const { shape, uniforms } = pooled('avgPool2d', x.shape, attrs);
-    const y = gpu.empty(shape);
+    const y = gpu.empty(shape, x.dtype);
     gpu.run(code, 'average', { size: y.size, ...uniforms }, [x, y], spread(Math.ceil(y.size / 64)));
     return { output: y, saved: [x] };
   },
   backward(gpu, dy, [x], attrs) {
-    const dx = gpu.empty(x.shape);
+    const dx = gpu.empty(x.shape, x.dtype);
     const { uniforms } = pooled('avgPool2d', x.shape, attrs);
     gpu.run(code, 'average_backward', { size: x.size, ...uniforms }, [dy, dx], spread(Math.ceil(x.size / 64)));
     return [dx];
@@ -84,13 +84,13 @@ export const maxPool2d: Op<[x: GpuArray], PoolAttrs> = {
   forward(gpu, [x], attrs) {
     wantFloats('maxPool2d', { x });
     const { shape, uniforms } = pooled('maxPool2d', x.shape, attrs);
-    const y = gpu.empty(shape);
+    const y = gpu.empty(shape, x.dtype);
     const chosen = gpu.empty(shape, 'u32');
     gpu.run(code, 'largest', { size: y.size, ...uniforms }, [x, y, chosen], spread(Math.ceil(y.size / 64)));
     return { output: y, saved: [x, chosen] };
   },
   backward(gpu, dy, [x, chosen], attrs) {
-    const dx = gpu.empty(x.shape);
+    const dx = gpu.empty(x.shape, x.dtype);
     const { uniforms } = pooled('maxPool2d', x.shape, attrs);
     gpu.run(code, 'largest_backward', { size: x.size, ...uniforms }, [dy, dx, chosen], spread(Math.ceil(x.size / 64)));
     return [dx];

@@ -1,6 +1,7 @@
 import code from './reduce.wgsl';
 import { sizeOf } from './array.ts';
-import type { GpuArray, Shape } from './array.ts';
+import type { DType, GpuArray, Shape } from './array.ts';
+import { castTo } from './cast.ts';
 import { map, withExpression } from './elementwise.ts';
 import { shapeError } from './errors.ts';
 import { wantFloats } from './floats.ts';
@@ -21,6 +22,8 @@ export interface Reduction {
   f?: string;
   s?: number;
   scale?: number;
+  /** Of the result; sums on the way are f32. */
+  dtype?: DType;
 }
 
 /** How threads share the work: sizes count V. `team` threads to a row (inner = 1), `chunks` pieces of each long axis. */
@@ -40,7 +43,7 @@ export function reduce3(
   gpu: Gpu,
   operands: readonly GpuArray[],
   [outer, length, inner]: readonly [number, number, number],
-  { combine = 'sum', f = 'a', s = 0, scale = 1 }: Reduction = {},
+  { combine = 'sum', f = 'a', s = 0, scale = 1, dtype = 'f32' }: Reduction = {},
 ): GpuArray {
   let base = kernels.get(f);
   if (!base) kernels.set(f, (base = withExpression(code, f)));
@@ -49,14 +52,14 @@ export function reduce3(
   const [n, m] = rowwise ? [width, 1] : [length, width];
   const { team, rows, chunks, chunk } = plan(outer, n, m, gpu.capabilities.family);
   const whole = chunks === 1;
-  const y = gpu.empty(whole ? [outer, inner] : [outer, chunks, inner]);
+  const y = whole ? gpu.empty([outer, inner], dtype) : gpu.empty([outer, chunks, inner]);
   const uniforms = { outer, length: n, inner: m, chunks, chunk, s, scale: whole ? scale : 1, start: START[combine] };
   const constants = { TEAM: team, ROWS: rows, ARITY: operands.length, COMBINE: COMBINE[combine] };
   const threads = outer * chunks * m;
   const arrays = [operands[0], operands[1] ?? gpu.none, y];
   gpu.run(kernel, rowwise ? 'rows' : 'columns', uniforms, arrays, spread(Math.ceil(threads / rows)), constants);
   if (whole) return y;
-  const result = reduce3(gpu, [y], [outer, chunks, inner], { combine, scale });
+  const result = reduce3(gpu, [y], [outer, chunks, inner], { combine, scale, dtype });
   y.dispose();
   return result;
 }
@@ -96,11 +99,12 @@ export function reduceAxes(
       at < 0
         ? ([product(0, list.length), 1, 1] as const)
         : ([product(0, at), list[at].size, product(at + 1, list.length)] as const);
-    const next = reduce3(gpu, current, sizes, { combine: how.combine, f, s, scale });
+    if (at >= 0) list.splice(at, 1);
+    const dtype = list.some((g) => g.reduced) ? 'f32' : how.dtype;
+    const next = reduce3(gpu, current, sizes, { combine: how.combine, f, s, scale, dtype });
     if (current !== operands) current[0].dispose();
     current = [next];
     [f, s, scale] = ['a', 0, 1];
-    if (at >= 0) list.splice(at, 1);
   } while (list.some((g) => g.reduced));
   const result = current[0].view(shape);
   current[0].dispose();
@@ -108,10 +112,15 @@ export function reduceAxes(
 }
 
 /** Add `x` up over the axes along which `shape` was broadcast to it. `x` itself, once more, when there are none. */
-export function sumTo(gpu: Gpu, x: GpuArray, shape: Shape): GpuArray {
-  if (x.size === sizeOf(shape)) return x.view(shape);
+export function sumTo(gpu: Gpu, x: GpuArray, shape: Shape, dtype = x.dtype): GpuArray {
+  if (x.size === sizeOf(shape)) {
+    const same = castTo(x, dtype);
+    const view = same.view(shape);
+    same.dispose();
+    return view;
+  }
   const axes = x.shape.flatMap((d, i) => ((shape[shape.length - x.shape.length + i] ?? 1) === d ? [] : [i]));
-  return reduceAxes(gpu, [x], axes, shape);
+  return reduceAxes(gpu, [x], axes, shape, { dtype });
 }
 
 /** Over which axes a reduction goes. */
@@ -180,7 +189,7 @@ function adder(name: 'sum' | 'mean'): Op<[x: GpuArray], Axes> {
       wantFloats(name, { x });
       const { list, output, count } = resolveAxes(name, x.shape, attrs);
       return {
-        output: reduceAxes(gpu, [x], list, output, { scale: name === 'mean' ? 1 / count : 1 }),
+        output: reduceAxes(gpu, [x], list, output, { scale: name === 'mean' ? 1 / count : 1, dtype: x.dtype }),
         saved: [outline(x)],
       };
     },
@@ -209,7 +218,7 @@ function extreme(name: 'max' | 'min'): Op<[x: GpuArray], Axes> {
       wantFloats(name, { x });
       const { list, output, count } = resolveAxes(name, x.shape, attrs);
       if (count === 0 && sizeOf(output) > 0) throw shapeError(name, `no numbers, so there is no ${name}`, { x });
-      const y = reduceAxes(gpu, [x], list, output, { combine: name });
+      const y = reduceAxes(gpu, [x], list, output, { combine: name, dtype: x.dtype });
       return { output: y, saved: [x, y] };
     },
     backward(gpu, dy, [x, y], attrs) {
@@ -217,7 +226,7 @@ function extreme(name: 'max' | 'min'): Op<[x: GpuArray], Axes> {
       const [yk, dyk] = [y.view(kept), dy.view(kept)];
       const hit = map(gpu, 'select(0.0, 1.0, a == b)', [x, yk]);
       const count = reduceAxes(gpu, [hit], list, kept);
-      const dx = map(gpu, 'a * b / c', [hit, dyk, count]);
+      const dx = map(gpu, 'a * b / c', [hit, dyk, count], { dtype: x.dtype });
       for (const array of [yk, dyk, hit, count]) array.dispose();
       return [dx];
     },

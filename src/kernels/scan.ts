@@ -28,7 +28,7 @@ function running(x: GpuArray, axis: number, backwards: boolean): GpuArray {
   wantFloats('cumsum', { x });
   const at = axisOf('cumsum', x.shape, axis);
   const [outer, length, inner] = [sizeOf(x.shape.slice(0, at)), x.shape[at], sizeOf(x.shape.slice(at + 1))];
-  const y = x.gpu.empty(x.shape);
+  const y = x.gpu.empty(x.shape, x.dtype);
   const uniforms = { outer, length, inner, backwards: Number(backwards), diagonal: 0 };
   x.gpu.run(code, 'cumsum', uniforms, [x, y], spread(Math.ceil((outer * inner) / 64)));
   return y;
@@ -53,7 +53,7 @@ function triangle(x: GpuArray, diagonal: number): GpuArray {
   wantFloats('tril', { x });
   if (!Number.isInteger(diagonal)) throw shapeError('tril', `diagonal ${diagonal} is no whole number`, { x });
   const [length, inner] = x.shape.slice(-2);
-  const y = x.gpu.empty(x.shape);
+  const y = x.gpu.empty(x.shape, x.dtype);
   const uniforms = { outer: x.size / (length * inner), length, inner, backwards: 0, diagonal };
   x.gpu.run(code, 'tril', uniforms, [x, y], spread(Math.ceil(x.size / 64)));
   return y;

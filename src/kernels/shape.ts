@@ -1,10 +1,10 @@
 import { sizeOf } from './array.ts';
-import type { GpuArray, Shape } from './array.ts';
+import type { DType, GpuArray, Shape } from './array.ts';
 import { copyStrided, dense, denseStrides } from './copy.ts';
 import type { Walk } from './copy.ts';
 import { broadcastShape } from './elementwise.ts';
 import { shapeError, wantWhole } from './errors.ts';
-import { wantFloats } from './floats.ts';
+import { wantFloats, widest } from './floats.ts';
 import { map } from './elementwise.ts';
 import { hostArray } from './op.ts';
 import type { HostArray, Op } from './op.ts';
@@ -41,7 +41,7 @@ function gathered(x: GpuArray, shape: Shape, walk: Walk): GpuArray {
 
 /** Zeros of `shape` with dy copied to the places that `walk` visits. */
 function scattered(dy: GpuArray, shape: Shape, walk: Walk): GpuArray {
-  const dx = dy.gpu.zeros(shape);
+  const dx = dy.gpu.zeros(shape, dy.dtype);
   copyStrided(dy.gpu, dy.shape, dy, dense(dy.shape), dx, walk);
   return dx;
 }
@@ -74,7 +74,7 @@ function picker<A>(
     backward(gpu, dy, [x], attrs) {
       const { walk, all } = plan(x.shape, attrs);
       if (!all) return [scattered(dy, x.shape, walk)];
-      const dx = gpu.empty(x.shape);
+      const dx = gpu.empty(x.shape, x.dtype);
       copyStrided(gpu, dy.shape, dy, dense(dy.shape), dx, walk);
       return [dx];
     },
@@ -167,9 +167,7 @@ export const concat: Op<readonly GpuArray[], { axis: number }> = {
       inputs.map((x) => x.shape),
       axis,
     );
-    if (inputs.some((x) => x.dtype !== inputs[0].dtype))
-      throw shapeError('concat', 'dtypes differ', Object.fromEntries(inputs.map((x, i) => [`input ${i}`, x])));
-    const y = gpu.empty(shape, inputs[0].dtype);
+    const y = gpu.empty(shape, joinedDtype(inputs));
     inputs.forEach((x, i) => copyStrided(gpu, x.shape, x, dense(x.shape), y, walks[i]));
     return { output: y, saved: inputs.map(outline) };
   },
@@ -180,7 +178,7 @@ export const concat: Op<readonly GpuArray[], { axis: number }> = {
     );
     return inputs.map((x, i) => {
       if (!needs[i]) return undefined;
-      const dx = gpu.empty(x.shape);
+      const dx = gpu.empty(x.shape, x.dtype);
       copyStrided(gpu, x.shape, dy, walks[i], dx, dense(x.shape));
       return dx;
     });
@@ -202,6 +200,14 @@ export const concat: Op<readonly GpuArray[], { axis: number }> = {
     return y;
   },
 };
+
+/** f32 wins over f16; other dtypes must be one. */
+function joinedDtype(inputs: readonly GpuArray[]): DType {
+  const first = inputs[0].dtype;
+  if (inputs.every((x) => x.dtype === first)) return first;
+  wantFloats('concat', Object.fromEntries(inputs.map((x, i) => [`input ${i}`, x])));
+  return widest(...inputs);
+}
 
 function joined(shapes: readonly Shape[], axis: number): { shape: Shape; walks: Walk[] } {
   if (!shapes.length) throw shapeError('concat', 'nothing to join');
@@ -237,7 +243,7 @@ export const pad: Op<[x: GpuArray], { pads: readonly (readonly [number, number])
     return { output: y, saved: [outline(x)] };
   },
   backward(gpu, dy, [x], { pads }) {
-    const dx = gpu.empty(x.shape);
+    const dx = gpu.empty(x.shape, x.dtype);
     copyStrided(gpu, x.shape, dy, padded(x.shape, pads).walk, dx, dense(x.shape));
     return [dx];
   },

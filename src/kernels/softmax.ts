@@ -1,6 +1,7 @@
 import code from './softmax.wgsl';
 import { sizeOf } from './array.ts';
 import type { GpuArray, Shape } from './array.ts';
+import { castTo } from './cast.ts';
 import { map } from './elementwise.ts';
 import { shapeError } from './errors.ts';
 import { wantFloats } from './floats.ts';
@@ -49,12 +50,12 @@ function softmaxOp(name: 'softmax' | 'logSoftmax'): Op<[x: GpuArray], { axis: nu
     name,
     forward(gpu, [x], { axis }) {
       wantFloats(name, { x });
-      const y = gpu.empty(x.shape);
+      const y = gpu.empty(x.shape, x.dtype);
       launch(gpu, name, false, [x, y], x.shape, axis, log);
       return { output: y, saved: [y] };
     },
     backward(gpu, dy, [y], { axis }) {
-      const dx = gpu.empty(y.shape);
+      const dx = gpu.empty(y.shape, y.dtype);
       launch(gpu, name, true, [y, dy, dx], y.shape, axis, log);
       return [dx];
     },
@@ -98,13 +99,14 @@ export const logsumexp: Op<[x: GpuArray], { axis: number; keepdim?: boolean }> =
     const powers = map(gpu, `exp(a - clamp(b, -${LARGEST}, ${LARGEST}))`, [x, largest]);
     const sums = reduceAxes(gpu, [powers], [at], kept);
     const y = map(gpu, `clamp(a, -${LARGEST}, ${LARGEST}) + log(b)`, [largest, sums]);
-    for (const array of [largest, powers, sums]) array.dispose();
-    const output = keepdim ? y.view() : y.view(x.shape.filter((_, i) => i !== at));
+    const rounded = castTo(y, x.dtype);
+    const output = rounded.view(keepdim ? kept : x.shape.filter((_, i) => i !== at));
+    for (const array of [largest, powers, sums, rounded]) array.dispose();
     return { output, saved: [x, y] };
   },
   backward(gpu, dy, [x, y]) {
     const view = dy.view(y.shape);
-    const dx = map(gpu, 'c * exp(a - b)', [x, y, view]);
+    const dx = map(gpu, 'c * exp(a - b)', [x, y, view], { dtype: x.dtype });
     view.dispose();
     return [dx];
   },

@@ -1,4 +1,4 @@
-import type { GpuArray, Shape } from './array.ts';
+import type { DType, GpuArray, Shape } from './array.ts';
 import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
 import code from './sum-middle.wgsl';
@@ -13,9 +13,10 @@ export function sumMiddle(
     bias,
     residual,
     scale = 1,
-  }: { shape?: Shape; bias?: GpuArray; residual?: GpuArray; scale?: number } = {},
+    dtype = 'f32',
+  }: { shape?: Shape; bias?: GpuArray; residual?: GpuArray; scale?: number; dtype?: DType } = {},
 ): GpuArray {
-  const y = gpu.empty(shape);
+  const y = gpu.empty(shape, dtype);
   const uniforms = { size: y.size, inner, count, biasSize: bias?.size ?? 0, hasResidual: +!!residual, scale };
   gpu.run(code, 'forward', uniforms, [x, bias ?? gpu.none, residual ?? gpu.none, y], spread(Math.ceil(y.size / 64)));
   return y;

@@ -39,7 +39,7 @@ function launch(
 ): GpuArray {
   wantFloats(op, { x: from });
   const { B, H, W, C, Ho, Wo } = resized(op, x, attrs);
-  const to = gpu.empty(entry.endsWith('backward') ? x : [B, Ho, Wo, C]);
+  const to = gpu.empty(entry.endsWith('backward') ? x : [B, Ho, Wo, C], from.dtype);
   const shape = { size: to.size, height: H, width: W, outHeight: Ho, outWidth: Wo, channels: C };
   gpu.run(code, entry, shape, [from, to], spread(Math.ceil(to.size / 64)), { ALIGN_CORNERS: alignCorners });
   return to;

@@ -1,4 +1,6 @@
+import { castInto } from '../kernels/cast.ts';
 import { GpuArray, sizeOf } from '../kernels/index.ts';
+import type { DType } from '../kernels/index.ts';
 import { currentGpu, keep, Tensor } from '../tensor/index.ts';
 import type { HostTensor } from '../tensor/io/safetensors.ts';
 import type { Initializer } from './initializers.ts';
@@ -111,6 +113,15 @@ export abstract class Module {
     return this;
   }
 
+  /**
+   * Keep every parameter as `dtype`: 'f16' halves the memory of a model that is only run. Activations follow their
+   * inputs, so give the model f16 tensors too.
+   */
+  to(dtype: DType): this {
+    for (const p of this.namedParameters().values()) p.convert(dtype);
+    return this;
+  }
+
   /** Free the gradients. */
   zeroGrad(): void {
     for (const p of this.namedParameters().values()) {
@@ -170,7 +181,7 @@ export abstract class Module {
           `${this.constructor.name}: cannot copy ${key}\n  from [${from?.shape.join(', ') ?? 'nothing'}]\n  to   [${p.shape.join(', ')}]`,
         );
       }
-      p.array.gpu.copy(from.array, p.array);
+      castInto(from.array, p.array);
     }
     return this;
   }

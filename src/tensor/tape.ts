@@ -182,7 +182,7 @@ function add(gradients: Map<Node, GpuArray>, node: Node, gradient: GpuArray): vo
 function sum(a: GpuArray, b: GpuArray): GpuArray {
   if (a.storage.refs > 1) [a, b] = [b, a];
   if (a.storage.refs > 1) {
-    const copy = a.gpu.empty(a.shape);
+    const copy = a.gpu.empty(a.shape, a.dtype);
     a.gpu.copy(a, copy);
     a.dispose();
     a = copy;

@@ -1,3 +1,4 @@
+import { cast, castTo } from '../kernels/cast.ts';
 import { Gpu, ShapeError, shapeError, sizeOf } from '../kernels/index.ts';
 import type { DeviceOptions, DType, GpuArray, Inputs, Op, Shape, TypedArray } from '../kernels/index.ts';
 import { adopt, disown } from './scope.ts';
@@ -33,15 +34,18 @@ export class Tensor {
   /** Where this came from, if gradients flow through it. */
   node: Node | undefined;
 
-  constructor(
-    /** Its numbers on the GPU. */
-    readonly array: GpuArray,
-    node?: Node,
-  ) {
+  #array: GpuArray;
+
+  constructor(array: GpuArray, node?: Node) {
+    this.#array = array;
     this.node = node;
     adopt(this);
   }
 
+  /** Its numbers on the GPU. */
+  get array(): GpuArray {
+    return this.#array;
+  }
   /** Sizes of the axes, outermost first. */
   get shape(): Shape {
     return this.array.shape;
@@ -68,7 +72,24 @@ export class Tensor {
     this.node = on ? (this.node ?? leafOf(this)) : undefined;
   }
 
-  /** All numbers, row-major, once the GPU has made them. */
+  /** The same numbers as another dtype, rounded to it; gradients flow back between f32 and f16. */
+  to(dtype: DType): Tensor {
+    return apply(cast, [this], { dtype });
+  }
+
+  /** Become another dtype in place, where `to` makes another tensor: for what others hold on to, as modules their weights. */
+  convert(dtype: DType): void {
+    if (this.node && !this.node.leaf)
+      throw new Error('only a leaf can change its dtype\n  use to() on a computed tensor');
+    if (dtype === this.dtype) return;
+    const before = this.#array;
+    this.#array = castTo(before, dtype);
+    before.dispose();
+    this.grad?.dispose();
+    this.grad = undefined;
+  }
+
+  /** All numbers, row-major, once the GPU has made them; f16 comes as Float32Array. */
   async read(): Promise<TypedArray> {
     return this.array.read();
   }
@@ -100,7 +121,7 @@ export class Tensor {
       throw new Error(
         'backward: nothing here requires a gradient\n  set requiresGrad on a parameter before the forward pass',
       );
-    const seed = this.array.gpu.array(this.shape, [1]);
+    const seed = this.array.gpu.array(this.shape, [1], this.dtype);
     runBackward(this.node, seed, (leaf, gradient) => {
       leaf.grad = new Tensor(gradient);
       disown(leaf.grad); // a gradient outlives the scope of its training step

@@ -1,3 +1,4 @@
+import { castInto } from '../../kernels/cast.ts';
 import { emaStep, StepBuffers } from '../../kernels/optimizer.ts';
 import { currentGpu, keep, Tensor } from '../../tensor/index.ts';
 import { fromCheckpoint, toCheckpoint } from '../layout.ts';
@@ -55,7 +56,7 @@ export class EMA {
     this.#parameters = parametersOf(source);
     for (const [key, p] of this.#parameters) {
       const copy = currentGpu().empty(p.shape);
-      currentGpu().copy(p.array, copy);
+      castInto(p.array, copy);
       this.shadow.set(key, keep(new Tensor(copy)));
     }
   }
@@ -73,7 +74,7 @@ export class EMA {
 
   /** Give the averages to a module. */
   copyTo(target: Source): void {
-    for (const [key, p] of parametersOf(target)) currentGpu().copy(this.#of(key).array, p.array);
+    for (const [key, p] of parametersOf(target)) castInto(this.#of(key).array, p.array);
   }
 
   /** Exchange the averages with the weights of a module: twice around an evaluation. */

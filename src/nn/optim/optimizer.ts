@@ -69,6 +69,12 @@ export abstract class Optimizer {
       throw new Error(
         'optimizer: no parameter has a gradient\n  call requiresGrad(true) before and backward() after the forward pass',
       );
+    for (const [key, p] of given) {
+      if (p.dtype !== 'f32')
+        throw new Error(
+          `optimizer: ${key} is ${p.dtype}, and small steps would be rounded away\n  train in f32, and convert what is only run: module.to('f16')`,
+        );
+    }
     this.buffers.feed(() => ({ rate: this.lr, maxNorm: this.#maxGradNorm, emaDecay: this.ema?.advance() }));
     prepareStep(
       this.buffers,
