@@ -7,7 +7,7 @@ export interface DeviceOptions {
   adapter?: string;
   /** Ask for no feature beyond WebGPU's core, as an old browser would have it. */
   coreOnly?: boolean;
-  /** Pin kernel variants by op: `{ matmul: 'naive' }`. For tests and benches. */
+  /** Pin kernel variants by op, `{ matmul: 'naive' }`, or how halves lie, `{ f16: 'packed' }`. For tests and benches. */
   force?: Record<string, string>;
   /** Dawn features to switch on or off beside the usual ones (Node). */
   enable?: string[];
