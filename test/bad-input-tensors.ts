@@ -337,7 +337,7 @@ export const tensorEntries: Record<string, Entry> = Object.fromEntries([
       refuses('nothing', () => f.concat([]), /^concat: there is nothing to work on/),
       refuses('another size beside the axis', () => f.concat([t(2, 3), t(4, 3)]), /^concat: only axis 1 may differ\n {2}input 0 {2}\[2, 3\]\n {2}input 1 {2}\[4, 3\]/),
       refuses('another number of axes', () => f.concat([t(2, 3), t(3)], { axis: 0 }), /^concat: only axis 0 may differ/),
-      refuses('another dtype', () => f.concat([t(2), ids(2)]), /^concat: dtypes differ\n {2}input 0 {2}\[2\]\n {2}input 1 {2}\[2\] i32/),
+      refuses('another dtype', () => f.concat([t(2), ids(2)]), /^concat: input 1 must be f32 or f16, not i32\n {2}input 0 {2}\[2\]\n {2}input 1 {2}\[2\] i32/),
       gives('something and nothing', () => f.concat([t(2), t(0)]), [2], [1, 2]),
       gives('nothing twice', () => f.concat([t(0, 2), t(0, 2)]), [0, 4]),
     ],
