@@ -29,7 +29,10 @@ const COMPUTE = 0x4;
 const UNIFORM_USAGE = 0x40 | 0x8; // UNIFORM | COPY_DST
 const MOST_GROUPS = 16384;
 
-/** Pipelines by (kernel, entry, constants, which arrays are f16), compiled in the background; uniform blocks by content; bind groups by both. */
+/**
+ * Pipelines by (kernel, entry, constants, which arrays are f16), compiled in the background; uniform blocks by content;
+ * bind groups by both.
+ */
 export class Pipelines {
   #byCode = new Map<string, Map<string, Pipeline>>();
   #layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
@@ -51,10 +54,11 @@ export class Pipelines {
     if (!variants) this.#byCode.set(code, (variants = new Map()));
     let key = entry;
     if (constants) for (const name in constants) key += `|${name}=${constants[name]}`;
-    const halves = arrays.flatMap(({ dtype }, i) => (dtype === 'f16' ? [i] : []));
-    if (halves.length) key += `|f16=${halfStorage(this.capabilities)},${halves}`;
+    let halves = '';
+    for (let i = 0; i < arrays.length; i++) if (arrays[i].dtype === 'f16') halves += `,${i}`;
+    if (halves) key += `|f16=${halfStorage(this.capabilities)}${halves}`;
     let pipeline = variants.get(key);
-    if (!pipeline) variants.set(key, (pipeline = this.#compile(code, entry, constants ?? {}, halves, key)));
+    if (!pipeline) variants.set(key, (pipeline = this.#compile(code, entry, constants ?? {}, arrays, key)));
     return pipeline;
   }
 
@@ -95,18 +99,12 @@ export class Pipelines {
     this.#groups.clear();
   }
 
-  #compile(code: string, entryName: string, constants: Constants, halves: readonly number[], key: string): Pipeline {
+  #compile(code: string, entryName: string, constants: Constants, arrays: readonly GpuArray[], key: string): Pipeline {
     let text = specialise(code, constants);
-    let entry = inspect(text).get(entryName);
-    if (entry && halves.length) {
-      const names = entry.bindings.filter((b) => b.access !== 'uniform').map((b) => b.name);
-      text = withHalves(
-        text,
-        halves.flatMap((i) => names[i] ?? []),
-        halfStorage(this.capabilities),
-      );
-      entry = inspect(text).get(entryName);
-    }
+    const entry = inspect(text).get(entryName);
+    const bound = entry?.bindings.filter((b) => b.access !== 'uniform') ?? [];
+    const halves = bound.filter((_, i) => arrays[i]?.dtype === 'f16').map((b) => b.name);
+    if (halves.length) text = withHalves(text, halves, halfStorage(this.capabilities));
     const name = `${key} in "${code.split('\n', 1)[0].slice(0, 60)}"`;
     if (!entry) throw new GpuError(`kernel has no entry point ${name}`);
     const layout = this.#layout(entry);
