@@ -138,7 +138,7 @@ test('reductions', async () => {
 
 test('losses are f32, and their gradients halves', async () => {
   const attrs = { delta: 0.8, beta: 0.5, c: 0.03 };
-  for (const op of Object.values(losses)) {
+  for (const op of Object.values(losses).filter((value) => typeof value === 'object')) {
     for (const reduction of ['none', 'mean', 'sum'])
       await check(
         op as Op<any, any>,
