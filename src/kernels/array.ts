@@ -1,4 +1,4 @@
-import { OutOfMemoryError, shapeError } from './errors.ts';
+import { mib, OutOfMemoryError, shapeError } from './errors.ts';
 import type { Gpu } from './gpu.ts';
 import { floatsToHalves, halvesToFloats } from './half.ts';
 
@@ -25,6 +25,28 @@ export interface Storage {
   planned?: boolean;
 }
 
+/** Numbers that optimisers and reductions take at a time: parts of whole multiples add up in the order of an undivided array. */
+const EVEN = 1024;
+
+/**
+ * How many rows each part of an array has that is larger than one binding (`limit` bytes): whole rows of the first axis.
+ * @throws ShapeError when one row is too large
+ */
+export function partition(op: string, shape: Shape, limit: number): number[] {
+  const [rows] = shape;
+  const most = Math.floor((limit * rows) / (4 * sizeOf(shape)));
+  if (!(most > 0)) {
+    throw shapeError(
+      op,
+      `an array is more than this adapter binds at once (${mib(limit)}), and so is one row of it`,
+      { array: shape },
+      'use a smaller batch or image, or put a longer axis first',
+    );
+  }
+  const step = most < EVEN ? most : most - (most % EVEN);
+  return Array.from({ length: Math.ceil(rows / step) }, (_, i) => Math.min(step, rows - i * step));
+}
+
 export const sizeOf = (shape: Shape): number => shape.reduce((n, d) => n * d, 1);
 
 /** Bytes of `size` numbers in GPU memory: whole words, so an odd number of halves has two bytes more. */
@@ -49,7 +71,12 @@ export function decode(bytes: ArrayBuffer, size: number, dtype: DType): TypedArr
 
 const typeOf = (dtype: DType) => (dtype === 'i32' ? Int32Array : dtype === 'u32' ? Uint32Array : Float32Array);
 
-/** A dense row-major array in GPU memory. Each GpuArray owns one reference to its storage until `dispose()`. */
+/**
+ * A dense row-major array in GPU memory. Each GpuArray owns one reference to its storage until `dispose()`.
+ *
+ * An array that is larger than one binding lies in `parts`, each some rows of its first axis; its own storage is then empty.
+ * Ops take such arrays by the rules of split.ts.
+ */
 export class GpuArray {
   readonly size: number;
   #disposed = false;
@@ -59,6 +86,7 @@ export class GpuArray {
     readonly storage: Storage,
     readonly shape: Shape,
     readonly dtype: DType,
+    readonly parts?: readonly GpuArray[],
   ) {
     this.size = sizeOf(shape);
     storage.refs++;
@@ -81,13 +109,19 @@ export class GpuArray {
     if ((dtype === 'f16') !== (this.dtype === 'f16'))
       throw shapeError('view', `${this.dtype} and ${dtype} differ in size`, { from: this }, 'convert with castTo()');
     this.check('view');
-    return new GpuArray(this.gpu, this.storage, shape, dtype);
+    return new GpuArray(this.gpu, this.storage, shape, dtype, this.parts && this.#viewParts(shape, dtype));
+  }
+
+  /** Does another array hold the memory too? */
+  get shared(): boolean {
+    return this.parts ? this.parts.some((part) => part.shared) : this.storage.refs > 1;
   }
 
   /** @throws when this array was freed or its memory is gone, naming the op that wanted it */
   check(op: string): void {
     if (this.gpu.lost) throw this.gpu.lost.at(op);
     if (this.storage.failed) throw new OutOfMemoryError(`${op}: an operand has no memory, its allocation failed`);
+    for (const part of this.parts ?? []) part.check(op);
     if (this.#disposed) {
       throw shapeError(
         op,
@@ -114,10 +148,24 @@ export class GpuArray {
     this.#disposed = true;
     this.gpu.forget(this);
     this.gpu.release(this.storage);
+    for (const part of this.parts ?? []) part.dispose();
   }
 
   /** For `using`. */
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  #viewParts(shape: Shape, dtype: DType): GpuArray[] {
+    const row = sizeOf(shape.slice(1));
+    if (this.parts!.some((part) => part.size % row)) {
+      throw shapeError(
+        'view',
+        'rows of the new shape would lie across the parts of an array that is larger than one binding',
+        { from: this, to: shape },
+        'keep the first axis',
+      );
+    }
+    return this.parts!.map((part) => part.view([part.size / row, ...shape.slice(1)], dtype));
   }
 }

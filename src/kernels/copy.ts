@@ -76,3 +76,21 @@ export function copyStrided(gpu: Gpu, sizes: Shape, from: GpuArray, fromWalk: Wa
   const constants = { RANK: axes.length };
   gpu.run(kernelOf(kinds[unit]), 'copy', uniforms, [from, to], spread(Math.ceil(uniforms.n / 1024)), constants);
 }
+
+/** to[at + i] = from[start + i] for i < count, whatever parts the two lie in. */
+export function copyRange(from: GpuArray, start: number, to: GpuArray, at: number, count: number): void {
+  let f = 0;
+  for (const source of from.parts ?? [from]) {
+    let t = 0;
+    for (const target of to.parts ?? [to]) {
+      // The stretch of the copy that begins and ends in this pair of parts.
+      const first = Math.max(0, f - start, t - at);
+      const last = Math.min(count, f + source.size - start, t + target.size - at);
+      const walk = (offset: number): Walk => ({ offset, strides: [1] });
+      if (first < last)
+        copyStrided(from.gpu, [last - first], source, walk(start + first - f), target, walk(at + first - t));
+      t += target.size;
+    }
+    f += source.size;
+  }
+}

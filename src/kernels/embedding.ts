@@ -17,21 +17,30 @@ export const embedding: Op<[table: GpuArray, ids: GpuArray]> = {
   name: 'embedding',
   forward(gpu, [table, ids]) {
     check(table, ids);
-    const [rows, columns] = table.shape;
-    const [kernel, width] = lanes(code, columns);
-    const y = gpu.empty([...ids.shape, columns], table.dtype);
-    const uniforms = { count: ids.size, width, rows };
-    gpu.run(kernel, 'forward', uniforms, [ids, table, y], spread(Math.ceil((ids.size * width) / 64)));
+    const [kernel, width] = lanes(code, table.shape[1]);
+    const shape = [...ids.shape, table.shape[1]];
+    const groups = spread(Math.ceil((ids.size * width) / 64));
+    const y = table.parts ? gpu.zeros(shape, table.dtype) : gpu.empty(shape, table.dtype);
+    let first = 0;
+    for (const part of table.parts ?? [table]) {
+      const uniforms = { count: ids.size, width, rows: part.shape[0], first };
+      gpu.run(kernel, 'forward', uniforms, [ids, part, y], groups, { PARTS: table.parts !== undefined });
+      first += part.shape[0];
+    }
     return { output: y, saved: [outline(table), ids] };
   },
   backward(gpu, dy, [table, ids]) {
     const [rows, columns] = table.shape;
     const [kernel, width] = lanes(code, columns);
-    const uniforms = { count: ids.size, width, rows };
+    const uniforms = { count: ids.size, width, rows, first: 0 };
     const chain = gpu.empty([2, ids.size], 'u32');
     const dtable = gpu.zeros(table.shape, table.dtype);
     gpu.run(kernel, 'link', uniforms, [ids, chain], spread(Math.ceil(ids.size / 64)));
-    gpu.run(kernel, 'backward', uniforms, [ids, dy, dtable, chain], spread(Math.ceil((ids.size * width) / 64)));
+    const groups = spread(Math.ceil((ids.size * width) / 64));
+    for (const part of dtable.parts ?? [dtable]) {
+      gpu.run(kernel, 'backward', { ...uniforms, rows: part.shape[0] }, [ids, dy, part, chain], groups);
+      uniforms.first += part.shape[0];
+    }
     chain.dispose();
     return [dtable];
   },

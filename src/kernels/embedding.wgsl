@@ -1,8 +1,9 @@
 // y[n] = table[ids[n]].    table: [rows, width]   ids: i32 [count]   y: [count, width]
 // Backward needs no atomics: each place knows the next one with its id, and the first of a chain adds it up in order.
 const THREADS = 64u;
+const PARTS = false;       // this table is rows `first`, `first` + 1, … of a larger one; ids of the other rows are not its concern
 alias V = vec4f;           // f32 where the width is no multiple of 4; `width` counts V
-struct Shape { count: u32, width: u32, rows: u32 }
+struct Shape { count: u32, width: u32, rows: u32, first: u32 }
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> ids: array<i32>;
 @group(0) @binding(2) var<storage, read> source: array<V>;
@@ -15,7 +16,8 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
   let i = (group.x + group.y * groups.x) * THREADS + thread;
   if (i >= shape.count * shape.width) { return; }
   let n = i / shape.width;
-  let id = u32(ids[n]);
+  let id = u32(ids[n]) - shape.first;
+  if (PARTS && id >= shape.rows) { return; }
   let row = min(id, shape.rows - 1u);
   let value = source[row * shape.width + i - n * shape.width];
   let nan = bitcast<f32>(select(0x7fc00000u, 0u, id == row));
@@ -48,7 +50,8 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
   var n = i / shape.width;
   if (chain_in[shape.count + n] == 0u) { return; }
   let column = i - n * shape.width;
-  let row = u32(ids[n]);
+  let row = u32(ids[n]) - shape.first;
+  if (row >= shape.rows) { return; }
   var sum = V(0.0);
   while (n < shape.count) {
     sum += source[n * shape.width + column];

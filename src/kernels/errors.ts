@@ -67,3 +67,5 @@ function describe(value: Described): string {
   const dtype = 'dtype' in value && value.dtype && value.dtype !== 'f32' ? ` ${value.dtype}` : '';
   return `[${shape.join(', ')}]${dtype}`;
 }
+
+export const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 24 ? 2 : 0)} MiB`;

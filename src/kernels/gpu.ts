@@ -1,9 +1,9 @@
 import { wait } from '#platform';
-import { bytesOf, decode, encode, GpuArray, sizeOf } from './array.ts';
+import { bytesOf, decode, encode, GpuArray, partition, sizeOf } from './array.ts';
 import type { DType, Shape, Storage, TypedArray } from './array.ts';
 import { openDevice } from './device.ts';
 import type { Capabilities, DeviceOptions, Limits } from './device.ts';
-import { DeviceLostError, GpuError, OutOfMemoryError, shapeError } from './errors.ts';
+import { DeviceLostError, GpuError, mib, OutOfMemoryError, shapeError } from './errors.ts';
 import { Leaks } from './leaks.ts';
 import type { Leak } from './leaks.ts';
 import { Pipelines } from './pipelines.ts';
@@ -43,6 +43,9 @@ export class Gpu {
   #recorder: Recorder | undefined;
   #leaks: Leaks;
 
+  /** Bytes of the largest array that is not kept in parts. */
+  readonly arrayLimit: number;
+
   /** Dispatches so far. */
   dispatches = 0;
 
@@ -54,11 +57,12 @@ export class Gpu {
     readonly toggles: readonly string[],
     { traceLeaks }: DeviceOptions,
   ) {
+    this.arrayLimit = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
     this.#leaks = new Leaks((storage) => this.#collect(storage), traceLeaks);
     this.#queue = device.queue;
     this.#pool = new Pool({
       device,
-      limit: Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize),
+      limit: this.arrayLimit,
       isIdle: (storage) => storage.batch < this.#submitted,
       failed: (error) => this.#fail(error),
     });
@@ -89,13 +93,20 @@ export class Gpu {
       if (!Number.isInteger(d) || d < 0) throw shapeError('array', `${d} is not a size`, { shape });
     }
     const bytes = Math.max(4, bytesOf(sizeOf(shape), dtype));
-    return new GpuArray(this, this.#recorder?.storage(bytes) ?? this.#pool.take(bytes), shape, dtype);
+    if (bytes <= this.arrayLimit)
+      return new GpuArray(this, this.#recorder?.storage(bytes) ?? this.#pool.take(bytes), shape, dtype);
+    const parts = partition(this.#leaks.op, shape, this.arrayLimit).map((rows) =>
+      this.empty([rows, ...shape.slice(1)], dtype),
+    );
+    return new GpuArray(this, this.none.storage, shape, dtype, parts);
   }
 
   /** An array of zeros. */
   zeros(shape: Shape, dtype: DType = 'f32'): GpuArray {
     const array = this.empty(shape, dtype);
-    this.#add({ kind: 'clear', to: array.storage, bytes: Math.max(4, bytesOf(array.size, dtype)) });
+    for (const { storage, size } of array.parts ?? [array]) {
+      this.#add({ kind: 'clear', to: storage, bytes: Math.max(4, bytesOf(size, dtype)) });
+    }
     return array;
   }
 
@@ -115,6 +126,12 @@ export class Gpu {
   write(array: GpuArray, data: ArrayLike<number>): void {
     fits(array, data);
     if (array.size === 0) return;
+    if (array.parts) {
+      const numbers = ArrayBuffer.isView(data) ? (data as Float32Array) : Float64Array.from(data);
+      let at = 0;
+      for (const part of array.parts) this.write(part, numbers.subarray(at, (at += part.size)));
+      return;
+    }
     const { storage } = array;
     const words = encode(data, array.dtype);
     const own = () => (words === data ? words.slice() : words);
@@ -135,6 +152,11 @@ export class Gpu {
     if (from.size !== to.size) throw shapeError('copy', 'sizes differ', { from, to });
     if ((from.dtype === 'f16') !== (to.dtype === 'f16'))
       throw shapeError('copy', 'numbers differ in size', { from, to }, 'convert with castInto()');
+    if (from.parts || to.parts) {
+      if (from.parts?.map((part) => part.size).join() !== to.parts?.map((part) => part.size).join())
+        throw shapeError('copy', 'arrays larger than one binding must be divided alike', { from, to });
+      return from.parts!.forEach((part, i) => this.copy(part, to.parts![i]));
+    }
     if (from.storage === to.storage || from.size === 0) return;
     this.#add({ kind: 'copy', from: from.storage, to: to.storage, bytes: bytesOf(from.size, from.dtype) });
   }
@@ -155,6 +177,7 @@ export class Gpu {
     const pipeline = this.#pipelines.get(code, entry, constants, arrays);
     for (const array of arrays) {
       array.check(entry);
+      if (array.parts) throw this.#tooLarge(array);
       if (array.gpu !== this) throw shapeError(entry, 'an operand belongs to another device', { operand: array });
     }
     const [x, y = 1, z = 1] = grid;
@@ -176,6 +199,8 @@ export class Gpu {
     try {
       const given = inputs.map(({ shape, dtype }) => this.empty(shape, dtype));
       const outputs = fn(given);
+      if ([...given, ...outputs].some(({ parts }) => parts))
+        throw new GpuError('compile: an input or a result is larger than one binding\n  use a smaller batch or image');
       const plan = recorder.finish(this.#pool, given, outputs);
       for (const output of outputs) if (!output.storage.planned) output.dispose();
       for (const { to, data } of plan.constants) this.#put(to, data);
@@ -274,6 +299,16 @@ export class Gpu {
     array.check('read');
     this.#refuseWaiting('read');
     if (array.size === 0) return decode(new ArrayBuffer(0), 0, array.dtype);
+    if (array.parts) {
+      const all = decode(
+        new ArrayBuffer(bytesOf(array.size, 'f32')),
+        array.size,
+        array.dtype === 'f16' ? 'f32' : array.dtype,
+      );
+      let at = 0;
+      for (const part of array.parts) all.set(await this.read(part), (at += part.size) - part.size);
+      return all;
+    }
     const bytes = bytesOf(array.size, array.dtype);
     const size = 2 ** Math.ceil(Math.log2(Math.max(256, bytes)));
     const staging = this.#staging.get(size)?.pop() ?? this.#pool.make(size, READ_BACK);
@@ -372,6 +407,15 @@ export class Gpu {
     if (--storage.refs > 0) return;
     if (storage.planned) this.#recorder?.release(storage);
     else this.#pool.give(storage);
+  }
+
+  #tooLarge(operand: GpuArray): Error {
+    return shapeError(
+      this.#leaks.op,
+      `works on no array that is larger than this adapter binds at once (${mib(this.arrayLimit)})`,
+      { operand },
+      'use a smaller batch or image; src/kernels/split.ts says which ops work in parts',
+    );
   }
 
   #collect(storage: Storage): number | undefined {

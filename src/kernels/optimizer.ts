@@ -78,6 +78,7 @@ export function prepareStep(
   betas: readonly [number, number] = [0.5, 0.5],
 ): void {
   const { gpu, control, state } = buffers;
+  gradients = gradients.flatMap((g) => g.parts ?? [g]);
   const count = gradients.reduce((n, g) => n + groupsFor(g.size), 0);
   const sums = gpu.empty([Math.max(1, count)]);
   let at = 0;
@@ -100,6 +101,15 @@ export interface AdamOptions {
   decoupled: boolean;
 }
 
+/** The same for each part of a parameter that is larger than one binding: what is kept for it is divided alike. */
+function eachPart<S extends object>(slots: S, step: (slots: S) => void): void {
+  const arrays = Object.entries(slots) as [string, GpuArray | undefined][];
+  const count = arrays[0][1]!.parts?.length;
+  if (count === undefined) return step(slots);
+  for (let i = 0; i < count; i++)
+    step(Object.fromEntries(arrays.map(([name, array]) => [name, array?.parts![i]])) as S);
+}
+
 interface Slots {
   p: GpuArray;
   g: GpuArray;
@@ -119,7 +129,6 @@ export function adamStep(
   slots: Slots & { m: GpuArray; v: GpuArray },
   options: AdamOptions,
 ): void {
-  const { p, g, m, v, ema } = slots;
   sameSize('adam', { ...slots });
   const {
     betas: [beta1, beta2],
@@ -127,9 +136,12 @@ export function adamStep(
     weightDecay,
     decoupled,
   } = options;
-  const uniforms = { n: p.size, beta1, rest1: 1 - beta1, beta2, rest2: 1 - beta2, eps, decay: weightDecay };
-  const arrays = [control, state, g, p, m, v, ema ?? gpu.none];
-  gpu.run(code, 'adam', uniforms, arrays, spread(groupsFor(p.size)), { DECOUPLED: decoupled, EMA: ema !== undefined });
+  const uniforms = { beta1, rest1: 1 - beta1, beta2, rest2: 1 - beta2, eps, decay: weightDecay };
+  eachPart(slots, ({ p, g, m, v, ema }) => {
+    const arrays = [control, state, g, p, m, v, ema ?? gpu.none];
+    const constants = { DECOUPLED: decoupled, EMA: ema !== undefined };
+    gpu.run(code, 'adam', { ...uniforms, n: p.size }, arrays, spread(groupsFor(p.size)), constants);
+  });
 }
 
 /**
@@ -142,25 +154,27 @@ export function sgdStep(
   slots: Slots & { u: GpuArray },
   options: { momentum: number; weightDecay: number; nesterov: boolean },
 ): void {
-  const { p, g, u, ema } = slots;
   sameSize('sgd', { ...slots });
   const { momentum, weightDecay, nesterov } = options;
-  const arrays = [control, state, g, p, u, ema ?? gpu.none];
-  gpu.run(code, 'sgd', { n: p.size, momentum, decay: weightDecay }, arrays, spread(groupsFor(p.size)), {
-    NESTEROV: nesterov,
-    EMA: ema !== undefined,
+  eachPart(slots, ({ p, g, u, ema }) => {
+    const arrays = [control, state, g, p, u, ema ?? gpu.none];
+    const uniforms = { n: p.size, momentum, decay: weightDecay };
+    const constants = { NESTEROV: nesterov, EMA: ema !== undefined };
+    gpu.run(code, 'sgd', uniforms, arrays, spread(groupsFor(p.size)), constants);
   });
 }
 
 /** average ← average − (1 − decay)(average − p) */
 export function emaStep({ gpu, control }: StepBuffers, average: GpuArray, p: GpuArray): void {
   sameSize('ema', { average, p });
-  gpu.run(code, 'ema', { n: p.size, at: 0 }, [control, p, average], spread(groupsFor(p.size)));
+  eachPart({ p, average }, ({ p, average }) =>
+    gpu.run(code, 'ema', { n: p.size, at: 0 }, [control, p, average], spread(groupsFor(p.size))),
+  );
 }
 
 /** g ← g · factor, after `prepareStep`; the steps above clip by themselves. */
 export function clipStep({ gpu, state }: StepBuffers, g: GpuArray): void {
-  gpu.run(code, 'clip', { n: g.size, at: 0 }, [state, g], spread(groupsFor(g.size)));
+  eachPart({ g }, ({ g }) => gpu.run(code, 'clip', { n: g.size, at: 0 }, [state, g], spread(groupsFor(g.size))));
 }
 
 function sameSize(op: string, arrays: Record<string, GpuArray | undefined>): void {

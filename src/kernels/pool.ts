@@ -1,4 +1,4 @@
-import { GpuError, OutOfMemoryError } from './errors.ts';
+import { mib, OutOfMemoryError } from './errors.ts';
 import type { Storage } from './array.ts';
 
 /** What arrays take, in bytes. */
@@ -47,13 +47,9 @@ export class Pool {
     return this.#unsure;
   }
 
+  /** `bytes`: no more than the limit. */
   take(bytes: number): Storage {
     const { limit } = this.options;
-    if (bytes > limit) {
-      throw new GpuError(
-        `an array of ${mib(bytes)} is more than this adapter binds at once (${mib(limit)})\n  use a smaller batch or image`,
-      );
-    }
     const size = Math.min(sizeClass(bytes), Math.floor(limit / 4) * 4);
     const memory = this.memory;
     let storage = this.#free.get(size)?.pop();
@@ -139,5 +135,3 @@ export class Pool {
     return before - this.memory.pooled;
   }
 }
-
-export const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 24 ? 2 : 0)} MiB`;

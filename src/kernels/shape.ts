@@ -20,7 +20,8 @@ export const reshape: Op<[x: GpuArray], { shape: Shape }> = {
   reference: ([x], { shape }) => hostArray(resolve(x.shape, shape), x.data),
 };
 
-function resolve(from: Shape, to: Shape): Shape {
+/** `to` with its −1 worked out. */
+export function resolve(from: Shape, to: Shape): Shape {
   for (const d of to) if (d !== -1) wantWhole('reshape', 'a size', d, 0, { x: from, shape: to });
   if (to.filter((d) => d === -1).length > 1)
     throw shapeError('reshape', 'only one size may be −1', { x: from, shape: to });

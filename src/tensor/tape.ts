@@ -180,8 +180,8 @@ function add(gradients: Map<Node, GpuArray>, node: Node, gradient: GpuArray): vo
 
 /** Consumes both. In place where nobody else holds the memory. */
 function sum(a: GpuArray, b: GpuArray): GpuArray {
-  if (a.storage.refs > 1) [a, b] = [b, a];
-  if (a.storage.refs > 1) {
+  if (a.shared) [a, b] = [b, a];
+  if (a.shared) {
     const copy = a.gpu.empty(a.shape, a.dtype);
     a.gpu.copy(a, copy);
     a.dispose();

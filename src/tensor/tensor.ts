@@ -1,5 +1,6 @@
 import { cast, castTo } from '../kernels/cast.ts';
 import { Gpu, ShapeError, shapeError, sizeOf } from '../kernels/index.ts';
+import { inParts } from '../kernels/split.ts';
 import type { DeviceOptions, DType, GpuArray, Inputs, Op, Shape, TypedArray } from '../kernels/index.ts';
 import { adopt, disown } from './scope.ts';
 import { leafOf, record, runBackward } from './tape.ts';
@@ -209,7 +210,8 @@ export function apply<I extends Inputs, A>(op: Op<I, A>, operands: Operands<I>, 
   }
   const arrays = inputs.map((t) => t?.array);
   return gpu.named(op.name, () => {
-    const { output, saved = [] } = op.forward(gpu, arrays as unknown as I, attrs);
-    return new Tensor(output, record(op as unknown as Op, attrs as object, inputs, output, saved));
+    const chosen = inParts(gpu, op, arrays, attrs as object);
+    const { output, saved = [] } = chosen.forward(gpu, arrays, attrs);
+    return new Tensor(output, record(chosen, attrs as object, inputs, output, saved));
   });
 }

@@ -1,6 +1,6 @@
 import { totalmem, freemem, cpus } from 'node:os';
 import { Gpu } from '../../kernels/index.ts';
-import { mib } from '../../kernels/pool.ts';
+import { mib } from '../../kernels/errors.ts';
 import { command, flag, text } from '../command.ts';
 import { selfTest } from '../self-test.ts';
 import { selfTestCases } from '../self-test-cases.ts';
