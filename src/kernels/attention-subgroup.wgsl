@@ -197,7 +197,7 @@ fn forward(
       total[r] *= shrink;
       for (var j = 0u; j < VDIMS; j++) { out[r][j] *= shrink; }
       for (var c = 0u; c < COLS; c++) {
-        p[r][c] = select(0.0, exp(p[r][c] - highest), p[r][c] > NEVER);
+        p[r][c] = select(exp(p[r][c] - highest), 0.0, p[r][c] <= NEVER);   // NaN is not hidden
         total[r] += p[r][c];
       }
     }
@@ -265,7 +265,7 @@ fn backward(
         let top = stats[query];
         let delta = stats[deltas + query];
         for (var r = 0u; r < ROWS; r++) {
-          p[r][c] = select(0.0, exp(p[r][c] - top), p[r][c] > NEVER);
+          p[r][c] = select(exp(p[r][c] - top), 0.0, p[r][c] <= NEVER);
           ds[r][c] = p[r][c] * (ds[r][c] - delta);
         }
       }
@@ -275,7 +275,7 @@ fn backward(
         let top = stats[query];
         let delta = stats[deltas + query];
         for (var c = 0u; c < COLS; c++) {
-          p[r][c] = select(0.0, exp(p[r][c] - top), p[r][c] > NEVER);
+          p[r][c] = select(exp(p[r][c] - top), 0.0, p[r][c] <= NEVER);
           ds[r][c] = p[r][c] * (ds[r][c] - delta);
         }
       }

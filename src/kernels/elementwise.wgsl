@@ -154,6 +154,7 @@ fn erf(x: f32) -> f32 {
 }
 
 // sin(x) and cos(x) = sin with a quarter turn more: x − k·π/2 in three parts, then cephes' sinf and cosf polynomials.
+// Where k·π/2 is no longer known well enough, the answer is NaN.
 fn sine(x: f32, quarter: u32) -> f32 {
   let k = round(x * 0.6366197724);
   let r = ((x - k * 1.5703125) - k * 4.8375129699707031e-4) - k * 7.549789948768648e-8;
@@ -162,14 +163,17 @@ fn sine(x: f32, quarter: u32) -> f32 {
   let even = 1.0 - 0.5 * q + q * q * (4.166664568298827e-2 + q * (-1.388731625493765e-3 + q * 2.443315711809948e-5));
   let turn = (u32(i32(k)) + quarter) & 3u;
   let v = select(odd, even, (turn & 1u) == 1u);
+  if (abs(x) > 131072.0) { return bitcast<f32>(select(0x7fc00000u, 0u, x == 0.0)); }   // NaN, hidden from the compiler
   return select(v, -v, turn >= 2u);
 }
 
 // x^p where WGSL's pow leaves negative and zero x open; NaN for a negative x with a fraction p.
 fn power(x: f32, p: f32) -> f32 {
   if (p == 0.0) { return 1.0; }
-  if (x == 0.0 && p > 0.0) { return 0.0; }
-  if (x < 0.0 && floor(p) != p) { return bitcast<f32>(select(0x7fc00000u, 0u, x == 0.0)); } // NaN, hidden from the compiler
+  if (is_nan(p)) { return p; }
+  if (x == 0.0) { return select(1.0 / abs(x), 0.0, p > 0.0); }
+  // NaN, hidden from the compiler.
+  if (x < 0.0 && x >= -3.4028234e38 && floor(p) != p) { return bitcast<f32>(select(0x7fc00000u, 0u, x == 0.0)); }
   let v = pow(abs(x), p);
   return select(v, -v, x < 0.0 && abs(p % 2.0) == 1.0);
 }

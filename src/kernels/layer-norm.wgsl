@@ -49,7 +49,10 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
   }
   let s = team_sum(thread, vec2f(across(s1), across(s2))) / shape.count;
   let mean = origin + s.x;
-  let rstd = inverseSqrt(max(s.y - s.x * s.x, 0.0) + shape.eps);
+  let variance = s.y - s.x * s.x;
+  // max() may turn NaN, the variance of infinities, into 0; bits do not lie.
+  let is_nan = (bitcast<u32>(variance) & 0x7fffffffu) > 0x7f800000u;
+  let rstd = inverseSqrt(select(max(variance, 0.0), variance, is_nan) + shape.eps);
   for (var i = member; i < width; i += TEAM) {
     var v = (x[base + i] - mean) * rstd;
     if (AFFINE) { v *= weight[i]; }

@@ -40,10 +40,10 @@ const rows = {
     positive: 'beta',
     js: (a, b, s) => (Math.abs(a - b) < s ? (a - b) ** 2 / (2 * s) : Math.abs(a - b) - s / 2),
   },
-  // √(d² + s²) − s without the difference of two near numbers
+  // √(d² + s²) − s without the difference of two near numbers; far out, where d² would overflow, the line
   pseudoHuber: {
-    y: '(a - b) * (a - b) / (sqrt((a - b) * (a - b) + V(s * s)) + V(s))',
-    da: '(a - b) * inverseSqrt((a - b) * (a - b) + s * s)',
+    y: 'select((a - b) * (a - b) / (sqrt((a - b) * (a - b) + V(s * s)) + V(s)), abs(a - b) - V(s), abs(a - b) > V(1e15))',
+    da: 'select((a - b) * inverseSqrt((a - b) * (a - b) + s * s), sign(a - b), abs(a - b) > 1e15)',
     positive: 'c',
     js: (a, b, s) => Math.sqrt((a - b) ** 2 + s * s) - s,
   },

@@ -261,8 +261,10 @@ export const argmax: Op<[x: GpuArray], { axis: number }> = {
     const y = hostArray(x.shape.filter((_, i) => i !== at));
     y.data.forEach((_, i) => {
       const base = Math.floor(i / inner) * x.shape[at] * inner + (i % inner);
-      for (let k = 1; k < x.shape[at]; k++)
-        if (x.data[base + k * inner] > x.data[base + y.data[i] * inner]) y.data[i] = k;
+      for (let k = 1; k < x.shape[at]; k++) {
+        const [v, best] = [x.data[base + k * inner], x.data[base + y.data[i] * inner]];
+        if (v > best || (Number.isNaN(v) && !Number.isNaN(best))) y.data[i] = k;
+      }
     });
     return y;
   },

@@ -117,6 +117,7 @@ export const logsumexp: Op<[x: GpuArray], { axis: number; keepdim?: boolean }> =
       shape,
       lines(x, at).map((places) => {
         const largest = Math.max(...places.map((i) => x.data[i]));
+        if (Math.abs(largest) === Infinity) return largest;
         return largest + Math.log(places.reduce((s, i) => s + Math.exp(x.data[i] - largest), 0));
       }),
     );

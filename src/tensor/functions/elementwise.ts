@@ -18,9 +18,9 @@ export const reciprocal = (x: Tensor): Tensor => apply(unary.reciprocal, [x], {}
 export const exp = (x: Tensor): Tensor => apply(unary.exp, [x], {});
 /** ln x */
 export const log = (x: Tensor): Tensor => apply(unary.log, [x], {});
-/** sin x; accurate for |x| < 50 000 */
+/** sin x; NaN for |x| > 2¹⁷, where x − k·π/2 is lost in rounding */
 export const sin = (x: Tensor): Tensor => apply(unary.sin, [x], {});
-/** cos x; accurate for |x| < 50 000 */
+/** cos x; NaN for |x| > 2¹⁷ */
 export const cos = (x: Tensor): Tensor => apply(unary.cos, [x], {});
 /** The error function 2/√π ∫₀ˣ e^(−t²) dt */
 export const erf = (x: Tensor): Tensor => apply(unary.erf, [x], {});

@@ -13,7 +13,7 @@ export const mean = (x: Tensor, attrs: Axes = {}): Tensor => apply(ops.mean, [x]
 export const max = (x: Tensor, attrs: Axes = {}): Tensor => apply(ops.max, [x], attrs);
 /** Smallest over `axes`; equals share the gradient. */
 export const min = (x: Tensor, attrs: Axes = {}): Tensor => apply(ops.min, [x], attrs);
-/** The place of the first largest number along `axis`, i32. No gradient. */
+/** The place of the first largest number along `axis`, i32; of the first NaN where there is one. No gradient. */
 export const argmax = (x: Tensor, { axis = -1 } = {}): Tensor => apply(ops.argmax, [x], { axis });
 
 /** Mean squared distance from the mean; `unbiased` divides by count − 1. */
