@@ -50,7 +50,7 @@ export const cast: Op<[x: GpuArray], { dtype: DType }> = {
 const isFloat = (dtype: DType): boolean => dtype === 'f32' || dtype === 'f16';
 
 const ROUND = {
-  f32: Math.fround,
+  f32: (v: number) => v,
   f16: (v: number) => halfToFloat(floatToHalf(v)),
   i32: (v: number) => Math.min(Math.max(Math.trunc(v), -(2 ** 31)), 2 ** 31 - 1),
   u32: (v: number) => Math.min(Math.max(Math.trunc(v), 0), 2 ** 32 - 1),
