@@ -16,7 +16,7 @@ const executable: string | undefined = findBrowser();
 // Not bundled into this test: the script finds the checkout by its own place.
 const { bundle, root } = await import(pathToFileURL(resolve('scripts/bundle.mjs')).href);
 const test = suite('browser');
-const name = 'the same bundle does ops, gradients, a U-Net and twenty training steps in Chromium as in Node';
+const name = 'the same bundle does every function, its gradients, a U-Net and twenty training steps in Chromium as in Node';
 
 if (!executable) skip(test, name, 'no Chromium here; install it with "node scripts/setup.mjs --browser"');
 else {
@@ -69,7 +69,7 @@ async function inChromium(folder: string): Promise<Results> {
   try {
     const page = await browser.newPage();
     await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
-    await page.waitForFunction(() => 'results' in globalThis, undefined, { timeout: 120_000 });
+    await page.waitForFunction(() => 'results' in globalThis, undefined, { timeout: 420_000 });
     const results = await page.evaluate(
       () => (globalThis as unknown as { results: Results & { error?: string } }).results,
     );

@@ -148,7 +148,8 @@ for (const [index, [name, generate]] of Object.entries(generators).entries()) {
 }
 
 test('every op that has a gradient took part', () => {
-  const differentiable = [...ops.values()].filter((op) => op.backward).map((op) => op.name);
+  const rounds = 'cast'; // a staircase: its gradient is that of the line through it, in test/half-ops.test.ts
+  const differentiable = [...ops.values()].filter((op) => op.backward && op.name !== rounds).map((op) => op.name);
   assert.ok(differentiable.length > 60, `only ${differentiable.length} ops were found`);
   assert.equal(
     differentiable.filter((name) => !used.has(name)),

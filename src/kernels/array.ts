@@ -28,6 +28,9 @@ export interface Storage {
 /** Numbers that optimisers and reductions take at a time: parts of whole multiples add up in the order of an undivided array. */
 const EVEN = 1024;
 
+/** No memory holds more; without a bound a slip in a size would make millions of buffers. */
+const MOST_PARTS = 1024;
+
 /**
  * How many rows each part of an array has that is larger than one binding (`limit` bytes): whole rows of the first axis.
  * @throws ShapeError when one row is too large
@@ -44,6 +47,12 @@ export function partition(op: string, shape: Shape, limit: number): number[] {
     );
   }
   const step = most < EVEN ? most : most - (most % EVEN);
+  if (rows > MOST_PARTS * step)
+    throw shapeError(
+      op,
+      `an array of ${mib(4 * sizeOf(shape))} is more than this adapter binds at once (${mib(limit)}), and more than ${MOST_PARTS} parts of that`,
+      { array: shape },
+    );
   return Array.from({ length: Math.ceil(rows / step) }, (_, i) => Math.min(step, rows - i * step));
 }
 

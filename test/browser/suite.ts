@@ -1,9 +1,10 @@
-/** What Node and the browser both run: ops, gradients, a network and its training on fixed numbers. Returns every result's numbers. */
+/** What Node and the browser both run: every function and its gradients, a network and its training on fixed numbers. Returns every result's numbers. */
 import { AdamW, EMA, UNet2DConditionModel } from '../../src/nn/index.ts';
 import { init, scope, tensor } from '../../src/tensor/index.ts';
 import type { Tensor } from '../../src/tensor/index.ts';
 import * as T from '../../src/tensor/index.ts';
 import { normal } from '../../src/tensor/random.ts';
+import { Draw, generators } from '../gradient-generators.ts';
 
 export interface Results {
   adapter: string;
@@ -18,59 +19,31 @@ const random = (stream: number, shape: number[]) =>
       shape.reduce((a, b) => a * b, 1),
     ),
     shape,
-    { requiresGrad: true },
   );
 
-/** Forward, and the gradient of Σ y · w for fixed w, of each function. */
-const cases: Record<string, { shapes: number[][]; run: (...inputs: Tensor[]) => Tensor }> = {
-  add: { shapes: [[5, 7], [7]], run: T.add },
-  mul: {
-    shapes: [
-      [5, 7],
-      [5, 7],
-    ],
-    run: T.mul,
-  },
-  silu: { shapes: [[33]], run: (x) => T.silu(x) },
-  gelu: { shapes: [[33]], run: (x) => T.gelu(x) },
-  linear: { shapes: [[19, 24], [40, 24], [40]], run: (x, w, b) => T.linear(x, w, b) },
-  matmul: {
-    shapes: [
-      [3, 17, 20],
-      [3, 20, 9],
-    ],
-    run: (a, b) => T.matmul(a, b),
-  },
-  conv2d: { shapes: [[2, 9, 7, 8], [16, 3, 3, 8], [16]], run: (x, w, b) => T.conv2d(x, w, b, { padding: 1 }) },
-  groupNorm: {
-    shapes: [[2, 5, 5, 16], [16], [16]],
-    run: (x, w, b) => T.groupNorm(x, w, b, { groups: 4, eps: 1e-5, silu: true }),
-  },
-  layerNorm: { shapes: [[6, 24], [24], [24]], run: (x, w, b) => T.layerNorm(x, w, b) },
-  softmax: { shapes: [[6, 24]], run: (x) => T.softmax(x) },
-  attention: {
-    shapes: [
-      [2, 12, 32],
-      [2, 9, 32],
-      [2, 9, 32],
-    ],
-    run: (q, k, v) => T.attention(q, k, v, { heads: 4 }),
-  },
-};
+/** A random call of every function of tensors: what comes out, and the gradient of Σ y · w for fixed w by each operand. */
+async function everyFunction(): Promise<Record<string, number[]>> {
+  const values: Record<string, number[]> = {};
+  for (const [index, [name, generate]] of Object.entries(generators).entries()) {
+    const { operands, run } = generate(new Draw(10_007 * index), 0);
+    await scope(async () => {
+      const inputs = operands.map(({ shape, data, integers }) =>
+        tensor(data, shape, integers ? { dtype: 'i32' } : { requiresGrad: true }),
+      );
+      const result = run(...inputs);
+      const outputs = Array.isArray(result) ? result : [result];
+      const sums = outputs.map((y, i) => T.sum(T.mul(y, random(99 + i, [...y.shape]))));
+      sums.reduce((a, b) => T.add(a, b)).backward();
+      for (const [i, y] of outputs.entries()) values[`${name} y${i}`] = [...(await y.read())];
+      for (const [i, x] of inputs.entries()) if (x.grad) values[`${name} d${i}`] = [...(await x.grad.read())];
+    });
+  }
+  return values;
+}
 
 export async function run(): Promise<Results> {
   const gpu = await init();
-  const values: Record<string, number[]> = {};
-  for (const [name, { shapes, run: fn }] of Object.entries(cases)) {
-    await scope(async () => {
-      const inputs = shapes.map((shape, i) => random(i, shape));
-      const y = fn(...inputs);
-      const weights = random(99, [...y.shape]).detach();
-      T.sum(T.mul(y, weights)).backward();
-      values[name] = [...(await y.read())];
-      for (const [i, x] of inputs.entries()) values[`${name} d${i}`] = [...(await x.grad!.read())];
-    });
-  }
+  const values = await everyFunction();
   Object.assign(values, await train());
   return { adapter: gpu.capabilities.name, values };
 }
@@ -91,8 +64,7 @@ const config = {
 /** A small U-Net: its forward pass, twenty steps of AdamW with clipping and EMA, recorded and replayed, and what came of them. */
 async function train(): Promise<Record<string, number[]>> {
   const unet = new UNet2DConditionModel(config).initialize(1);
-  const inputs = () =>
-    [random(50, [2, 8, 8, 4]), random(52, [2, 5, 12]), random(51, [2, 8, 8, 4])].map((t) => t.detach());
+  const inputs = () => [random(50, [2, 8, 8, 4]), random(52, [2, 5, 12]), random(51, [2, 8, 8, 4])];
   const out: Record<string, number[]> = {};
   await scope(async () => {
     const [x, text] = inputs();
