@@ -28,6 +28,8 @@ export interface Result {
   milliseconds?: number;
   /** Relative margin of error, in percent. */
   margin?: number;
+  /** Time of one call on all processors together: on a software adapter the work itself, whoever else runs. */
+  processorMilliseconds?: number;
   /** One call by the GPU's own timestamps, dispatch by dispatch. */
   gpuMilliseconds?: number;
   gflops?: number;
@@ -75,7 +77,9 @@ async function time(line: Line, peak: Peak, seconds: number): Promise<Result> {
       throw new Error(`${line.name}: ${error.message}\n  nothing is timed that is not right`);
     });
     const repeat = await calibrate(run);
-    const { sample, rme } = await benchmark(line.name, seconds, run, repeat);
+    const before = process.cpuUsage();
+    const { sample, rme, calls: count } = await benchmark(line.name, seconds, run, repeat);
+    const { user, system } = process.cpuUsage(before);
     const each = median(sample) / repeat;
     const gpu = currentGpu();
     const kernels = gpu.capabilities.timestamps ? await gpu.profile(() => calls(run, 1)) : undefined;
@@ -85,6 +89,7 @@ async function time(line: Line, peak: Peak, seconds: number): Promise<Result> {
       name: line.name,
       milliseconds: each * 1e3,
       margin: rme,
+      processorMilliseconds: gpu.capabilities.family === 'cpu' ? (user + system) / 1000 / count : undefined,
       gpuMilliseconds: kernels?.reduce((sum, k) => sum + k.milliseconds, 0),
       gflops,
       gbs,
@@ -101,31 +106,39 @@ function benchmark(
   seconds: number,
   run: () => void,
   repeat: number,
-): Promise<{ sample: number[]; rme: number }> {
+): Promise<{ sample: number[]; rme: number; calls: number }> {
   return new Promise((resolve, reject) => {
+    let count = 0;
     new Benchmark(name, {
       defer: true,
       minSamples: 3,
       maxTime: seconds,
       fn(deferred) {
         calls(run, repeat);
+        count += repeat;
         currentGpu()
           .idle()
           .then(() => deferred.resolve(), reject);
       },
-      onComplete: ({ target }) => resolve(target.stats),
+      onComplete: ({ target }) => resolve({ ...target.stats, calls: count }),
     }).run({ async: true });
   });
 }
 
-/** 'softmax [8, 1024, 1024]    8.90 ms ± 2 %   8.71 on GPU   7.54 GB/s  30 %' */
-export function row({ name, milliseconds, margin = 0, gpuMilliseconds, gflops, gbs, ofPeak, leftOut }: Result): string {
-  const title = name.padEnd(62);
-  if (milliseconds === undefined) return `${title} ${leftOut}`;
-  const gpu = gpuMilliseconds === undefined ? '' : `${gpuMilliseconds.toFixed(3).padStart(10)} on GPU`;
-  const unit = gflops ? `${gflops.toFixed(1).padStart(8)} GFLOP/s` : gbs ? `${gbs.toFixed(2).padStart(8)} GB/s   ` : '';
-  const share = ofPeak ? `${(100 * ofPeak).toFixed(0).padStart(4)} %` : '';
-  return `${title} ${milliseconds.toFixed(3).padStart(10)} ms ±${margin.toFixed(0).padStart(2)} % ${gpu} ${unit} ${share}`.trimEnd();
+/** 'softmax [8, 1024, 1024]    8.900 ms ± 2 %   16.210 on CPU    7.54 GB/s   30 %' */
+export function row(result: Result): string {
+  const { milliseconds, margin = 0, processorMilliseconds, gpuMilliseconds, gflops, gbs, ofPeak } = result;
+  const title = result.name.padEnd(62);
+  if (milliseconds === undefined) return `${title} ${result.leftOut}`;
+  const column = (x: number | undefined, digits: number, width: number) => (x ?? 0).toFixed(digits).padStart(width);
+  // A software adapter's timestamps are the clock's.
+  const inside =
+    processorMilliseconds !== undefined
+      ? `${column(processorMilliseconds, 3, 10)} on CPU`
+      : `${column(gpuMilliseconds, 3, 10)} on GPU`;
+  const unit = gflops ? `${column(gflops, 1, 8)} GFLOP/s` : gbs ? `${column(gbs, 2, 8)} GB/s   ` : '';
+  const share = ofPeak ? `${column(100 * ofPeak, 0, 4)} %` : '';
+  return `${title} ${column(milliseconds, 3, 10)} ms ±${column(margin, 0, 2)} % ${inside} ${unit} ${share}`.trimEnd();
 }
 
 export async function calibrate(run: () => void): Promise<number> {

@@ -23,10 +23,15 @@ const TRAINING_TOLERANCE = 1e-3;
 /** A batch is measured again when others used more of the processors than this, at most so often. */
 const FOREIGN_LIMIT = 0.12;
 const TRIES = 4;
+/** On a machine that never becomes quiet a row gets no more retries after this, and no more rounds than it must have. */
+const PATIENCE_MS = 60_000;
+const FEWEST_ROUNDS = 3;
 
 export interface Cell {
   /** Median over the rounds, for one call. */
   milliseconds?: number;
+  /** The same for the time of all processors together: on a software adapter all of the work, whoever else runs. */
+  processor?: number;
   fastest?: number;
   slowest?: number;
   /** Time of the first call, with everything compiled for it. */
@@ -42,6 +47,7 @@ export interface Row {
   name: string;
   flop?: number;
   bytes?: number;
+  rounds: number;
   peers: Record<string, Cell>;
 }
 
@@ -78,7 +84,7 @@ export async function compare({ works, peers, rounds, batch, print, progress }: 
     }
     const rows: Row[] = [];
     for (const [name, work] of Object.entries(works)) {
-      const row: Row = { name, flop: flopOf(work), bytes: bytesOf(work), peers: {} };
+      const row: Row = { name, flop: flopOf(work), bytes: bytesOf(work), rounds: 0, peers: {} };
       for (const p of processes) row.peers[p.name] = broken[p.name] ? { error: broken[p.name] } : {};
       await prepare(row, work, processes, progress);
       await measure(row, processes, rounds, batch, progress);
@@ -125,40 +131,43 @@ async function measure(
   batch: number,
   progress: Options['progress'],
 ): Promise<void> {
-  const times: Record<string, number[]> = {};
-  const shares: Record<string, number[]> = {};
-  for (let round = 0; round < rounds; round++) {
-    progress?.(`${row.name}: round ${round + 1} of ${rounds}`);
+  const batches: Record<string, Batch[]> = {};
+  const deadline = performance.now() + PATIENCE_MS;
+  while (row.rounds < rounds && (row.rounds < FEWEST_ROUNDS || performance.now() < deadline)) {
+    row.rounds++;
+    progress?.(`${row.name}: round ${row.rounds} of ${rounds}`);
     for (const p of processes) {
       const cell = row.peers[p.name];
       if (cell.error) continue;
       try {
-        const { milliseconds, foreign } = await quietBatch(p, batch);
-        (times[p.name] ??= []).push(milliseconds);
-        if (foreign !== undefined) (shares[p.name] ??= []).push(foreign);
+        (batches[p.name] ??= []).push(await quietBatch(p, batch, deadline));
       } catch (error) {
         cell.error = reason(error);
       }
     }
   }
-  for (const [name, list] of Object.entries(times)) {
+  for (const [name, list] of Object.entries(batches)) {
     const cell = row.peers[name];
     if (cell.error) continue;
-    cell.milliseconds = median(list);
-    cell.fastest = Math.min(...list);
-    cell.slowest = Math.max(...list);
-    const share = shares[name];
-    if (share) cell.foreign = share.reduce((a, b) => a + b) / share.length;
+    const times = list.map(({ milliseconds }) => milliseconds);
+    cell.milliseconds = median(times);
+    cell.processor = median(list.map(({ processor }) => processor));
+    cell.fastest = Math.min(...times);
+    cell.slowest = Math.max(...times);
+    const shares = list.flatMap(({ foreign }) => foreign ?? []);
+    if (shares.length) cell.foreign = shares.reduce((a, b) => a + b) / shares.length;
   }
 }
 
+type Timed = Extract<Answer, { calls: number }>;
+type Batch = Timed & { foreign?: number };
+
 /** One batch; of several noisy ones, that with the least noise. */
-async function quietBatch(p: PeerProcess, milliseconds: number): Promise<{ milliseconds: number; foreign?: number }> {
-  type Timed = Extract<Answer, { calls: number }>;
-  let best: { milliseconds: number; foreign?: number } | undefined;
-  for (let i = 0; i < TRIES; i++) {
+async function quietBatch(p: PeerProcess, milliseconds: number, deadline: number): Promise<Batch> {
+  let best: Batch | undefined;
+  for (let i = 0; i < TRIES && (!best || performance.now() < deadline); i++) {
     const [timed, foreign] = await withForeignShare(() => p.ask<Timed>({ do: 'batch', milliseconds }), [p.pid!]);
-    if (!best || foreign! < best.foreign!) best = { milliseconds: timed.milliseconds, foreign };
+    if (!best || foreign! < best.foreign!) best = { ...timed, foreign };
     if (foreign === undefined || foreign <= FOREIGN_LIMIT) break;
   }
   return best!;

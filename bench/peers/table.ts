@@ -20,6 +20,12 @@ export function table({ versions, rows }: Comparison): string {
       ...rows.map((row) => [row.name, ...names.slice(1).map((name) => ratio(row, name))]),
     ]),
     '',
+    'The same for processor time, all threads together: less is disturbed by others, and who uses one thread gains.',
+    grid([
+      ['', ...names.slice(1)],
+      ...rows.map((row) => [row.name, ...names.slice(1).map((name) => ratio(row, name, 'processor'))]),
+    ]),
+    '',
     'First call, compiling included, in milliseconds.',
     grid([
       ['', ...names],
@@ -45,8 +51,8 @@ export function time({ flop, bytes, peers }: Row, name: string): string {
   return `${short(milliseconds)}${rate && ` (${rate})`}`;
 }
 
-export function ratio({ peers }: Row, name: string): string {
-  const [own, other] = [Object.values(peers)[0].milliseconds, peers[name].milliseconds];
+export function ratio({ peers }: Row, name: string, of: 'milliseconds' | 'processor' = 'milliseconds'): string {
+  const [own, other] = [Object.values(peers)[0][of], peers[name][of]];
   return own && other ? (other / own).toFixed(2) : '–';
 }
 

@@ -11,7 +11,8 @@ export type Answer =
   | { opened: string }
   /** Time of the first call, and its numbers. */
   | { cold: number; numbers: Float32Array; length: number }
-  | { milliseconds: number; calls: number }
+  /** Of one call: by the clock, and of all processors together. */
+  | { milliseconds: number; processor: number; calls: number }
   | { released: true }
   | { error: string };
 
@@ -52,8 +53,10 @@ async function answer(request: Request): Promise<Answer> {
   }
   if (request.do === 'batch') {
     const calls = Math.max(1, Math.ceil(request.milliseconds / each));
+    const before = process.cpuUsage();
     each = (await time(calls)) / calls;
-    return { milliseconds: each, calls };
+    const { user, system } = process.cpuUsage(before);
+    return { milliseconds: each, processor: (user + system) / 1000 / calls, calls };
   }
   await call?.dispose();
   call = undefined;
