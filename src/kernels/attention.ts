@@ -41,6 +41,7 @@ export function pickAttention(
  * q: [B, Tq, heads·D]   k: [B, Tk, heads·D]   v: [B, Tk, heads·E]   y: [B, Tq, heads·E], or all as [B, heads, T, D].
  * bias: broadcastable to [B, heads, Tq, Tk]; −∞ hides a key.
  *
+ * @throws when heads do not divide the last axis, batches, heads or tokens do not fit, or there are no keys
  * @see Vaswani et al. 2017, Attention Is All You Need, §3.2. https://arxiv.org/abs/1706.03762
  * @see Dao et al. 2022, FlashAttention, §3 and appendix B. https://arxiv.org/abs/2205.14135
  */

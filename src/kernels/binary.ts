@@ -14,6 +14,7 @@ import { sumTo } from './reduce.ts';
  *
  * `y` is WGSL in a, b (the operands) and s. `da` and `db` are WGSL in the same a and b and in c, the cotangent dy; a row
  * that needs dy alone says so by writing only c. Gradients are added up over the axes that were broadcast.
+ * @throws (all of them) when shapes do not broadcast, naming the sizes
  */
 interface Row {
   y: string;

@@ -43,6 +43,9 @@ function transposed(x: readonly number[], weight: readonly number[], attrs: Conv
  *     Ho = (H − 1)·s − top − bottom + d·(kh − 1) + outputPadding + 1
  *
  *     dx = the convolution of dy      dweight = the weight gradient of that convolution      dbias = Σ dy
+ *
+ * @throws when channels or groups do not fit, the padding leaves nothing, or outputPadding reaches the stride
+ * @see Dumoulin & Visin 2016, A guide to convolution arithmetic, §4. https://arxiv.org/abs/1603.07285
  */
 export const convTranspose2d: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray], ConvTransposeAttrs> = {
   name: 'convTranspose2d',

@@ -22,6 +22,7 @@ type ConvInputs = [x: GpuArray, weight: GpuArray, bias?: GpuArray, residual?: Gp
  *     dx = the transposed convolution of dy      dweight[o, ky, kx, c] = Σ_{b, i, j} dy[b, i, j, o] · x[…as above…, c]
  *     dbias = Σ_{b, i, j} dy      dresidual = dy      dtemb = Σ_{i, j} dy
  *
+ * @throws when channels or groups do not fit, the kernel exceeds the padded image, or an addend has another shape
  * @see Dumoulin & Visin 2016, A guide to convolution arithmetic. https://arxiv.org/abs/1603.07285
  */
 export const conv2d: Op<ConvInputs, ConvAttrs> = {

@@ -24,6 +24,9 @@ export interface CrossEntropyAttrs {
  * A label that is no class gives NaN, and so does its row of the gradient.
  *
  *     x: [..., classes]   labels: i32 [...]      dx = dy / count · (p − (1 − ε) · onehot − ε / classes)
+ *
+ * @throws when there is not one i32 label for each row, or no class
+ * @see Szegedy et al. 2015, Rethinking the Inception Architecture, §7, for ε. https://arxiv.org/abs/1512.00567
  */
 export const crossEntropy: Op<[x: GpuArray, labels: GpuArray], CrossEntropyAttrs> = {
   name: 'crossEntropy',

@@ -12,6 +12,8 @@ import { outline } from './outline.ts';
  * Rows of a table by number; a number that the table does not have gives NaN.    table: [rows, width]   ids: i32 [...]
  *
  *     y[n] = table[ids[n]], [..., width]          dtable[r] = Σ dy[n] over all n with ids[n] = r, in order of n
+ *
+ * @throws when the table is no matrix, has no rows, or ids are not i32
  */
 export const embedding: Op<[table: GpuArray, ids: GpuArray]> = {
   name: 'embedding',

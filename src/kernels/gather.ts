@@ -52,7 +52,19 @@ function picking(name: 'gather' | 'indexSelect'): Op<[x: GpuArray, index: GpuArr
   };
 }
 
-/** y[…, m, …] = x[…, index[…, m, …], …]: an index for each number; NaN where x has no such place */
+/**
+ * y[…, m, …] = x[…, index[…, m, …], …]: an index for each number; NaN where x has no such place.
+ *
+ *     dx[…, k, …] = Σ dy[…, m, …] over m with index[…, m, …] = k      x: [..., n, ...]   index: i32, y: [..., count, ...]
+ *
+ * @throws when the index is not i32, or differs from x beside the axis
+ */
 export const gather = picking('gather');
-/** y[…, m, …] = x[…, index[m], …]: one index for all; NaN where x has no such place */
+/**
+ * y[…, m, …] = x[…, index[m], …]: one index for all; NaN where x has no such place.
+ *
+ *     dx[…, k, …] = Σ dy[…, m, …] over m with index[m] = k      x: [..., n, ...]   index: [count]   y: [..., count, ...]
+ *
+ * @throws when the index is not i32 [count]
+ */
 export const indexSelect = picking('indexSelect');

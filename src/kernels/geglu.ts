@@ -18,6 +18,7 @@ import { gelu } from './unary.ts';
  *
  * x: [.., K]   W: [2N, K]   bias: [2N]   y: [.., N]; gelu is the exact one, g · Φ(g).
  *
+ * @throws when W has an odd number of rows, or sizes do not fit
  * @see Shazeer 2020, GLU Variants Improve Transformer. https://arxiv.org/abs/2002.05202
  */
 export const geglu: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray], object> = {

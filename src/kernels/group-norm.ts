@@ -56,6 +56,7 @@ function geometry(x: Shape, { groups, eps }: GroupNormAttrs, family: 'cpu' | 'gp
  *     x, y: [B, …, C]   w, b: [C]   μ, r: [B, groups]
  *     dz = dy · ∂y/∂z   dw = Σ dz · x̂   db = Σ dz   dx = r · (dz · w − mean(dz · w) − x̂ · mean(dz · w · x̂))
  *
+ * @throws when the channels do not split into groups, w or b has another size, or a group has no numbers
  * @see Wu, He 2018, Group Normalization. https://arxiv.org/abs/1803.08494
  */
 export const groupNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: GpuArray | undefined], GroupNormAttrs> = {

@@ -44,6 +44,7 @@ function geometry(x: Shape, { eps, axes = 1 }: LayerNormAttrs, capabilities: Cap
  *     x̂ = (x − μ) · r,  r = 1 / √(σ² + ε)     y = x̂ · w + b          x, y: [rows, width]   w, b: [width]
  *     dw = Σ dy · x̂   db = Σ dy   dx = r · (dy · w − mean(dy · w) − x̂ · mean(dy · w · x̂))
  *
+ * @throws when w or b is not shaped like the normalised axes, or rows have no numbers
  * @see Ba et al. 2016, Layer Normalization, §3. https://arxiv.org/abs/1607.06450
  */
 export const layerNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: GpuArray | undefined], LayerNormAttrs> = {

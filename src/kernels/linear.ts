@@ -38,6 +38,8 @@ export function linearSizes(op: string, x: Described, weight: Described, bias?: 
  *
  *     y  = x·Wᵀ + bias + residual      x: [.., K]   W: [N, K]   bias: [N]   residual, y: [.., N]
  *     dx = dy·W     dW = dyᵀ·x     dbias = Σ dy over rows     dresidual = dy
+ *
+ * @throws when inner sizes differ, W is no matrix, or an addend has another shape
  */
 export const linear: Op<[x: GpuArray, weight: GpuArray, bias?: GpuArray, residual?: GpuArray], object> = {
   name: 'linear',

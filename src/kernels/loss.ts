@@ -66,7 +66,9 @@ type Loss<A> = Op<[x: GpuArray, target: GpuArray], A & { reduction: Reduction }>
 /**
  * y = Σ loss(x, target) · w with w = 1, or 1 / n for the mean; or each loss by itself; f32.    x, target: one shape
  *
- *     dx = dy · w · loss′(x, target)
+ *     dx = dy · w · loss′(x, target)      y: [], or that shape
+ *
+ * @throws when the shapes differ: a target that broadcasts is a mistake more often than a wish
  */
 function loss<A = object>(name: keyof typeof rows, scalar: (attrs: A) => number = () => 0): Loss<A> {
   const row: Row = rows[name];
@@ -109,11 +111,20 @@ function loss<A = object>(name: keyof typeof rows, scalar: (attrs: A) => number 
 export const mse = loss('mse');
 /** |x − target| */
 export const l1 = loss('l1');
-/** d² / 2 up to |d| = delta, then a line of slope delta */
+/**
+ * d² / 2 up to |d| = delta, then a line of slope delta. @throws unless delta is above 0
+ * @see Huber 1964, Robust Estimation of a Location Parameter. https://doi.org/10.1214/aoms/1177703732
+ */
 export const huber = loss<{ delta: number }>('huber', ({ delta }) => delta);
-/** d² / 2 beta up to |d| = beta, then a line of slope 1 */
+/**
+ * d² / 2 beta up to |d| = beta, then a line of slope 1. @throws unless beta is above 0
+ * @see Girshick 2015, Fast R-CNN, eq. 3. https://arxiv.org/abs/1504.08083
+ */
 export const smoothL1 = loss<{ beta: number }>('smoothL1', ({ beta }) => beta);
-/** √(d² + c²) − c */
+/**
+ * √(d² + c²) − c. @throws unless c is above 0
+ * @see Song & Dhariwal 2023, Improved Techniques for Training Consistency Models, §3.3. https://arxiv.org/abs/2310.14189
+ */
 export const pseudoHuber = loss<{ c: number }>('pseudoHuber', ({ c }) => c);
 /** −target · ln σ(x) − (1 − target) · ln(1 − σ(x)) */
 export const bceWithLogits = loss('bceWithLogits');

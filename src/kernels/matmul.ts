@@ -22,6 +22,8 @@ interface Attrs {
  *
  * A is given as [.., K, M] with `transposeA`, B as [.., N, K] with `transposeB`. A vector A is a row, a vector B a column,
  * and their axis of size 1 is left out of y.
+ *
+ * @throws when inner sizes differ or batches do not broadcast
  */
 export const matmul: Op<[a: GpuArray, b: GpuArray], Attrs> = {
   name: 'matmul',

@@ -54,6 +54,8 @@ function referenceOf(
  * Average of each window; padding counts as zeros.    x: [B, H, W, C]   y: [B, Ho, Wo, C]
  *
  *     y = Σ x / k²        dx = Σ dy / k² over the windows that hold the pixel        Ho = ⌊(H + 2p − k) / s⌋ + 1
+ *
+ * @throws when the window does not fit, or p is more than half of it
  */
 export const avgPool2d: Op<[x: GpuArray], PoolAttrs> = {
   name: 'avgPool2d',
@@ -78,6 +80,8 @@ export const avgPool2d: Op<[x: GpuArray], PoolAttrs> = {
  * The largest of each window, or NaN where it holds one.    x: [B, H, W, C]   y: [B, Ho, Wo, C]
  *
  *     y = max x        dx = Σ dy over the windows in which the pixel is the (first) largest
+ *
+ * @throws when the window does not fit, or p is more than half of it
  */
 export const maxPool2d: Op<[x: GpuArray], PoolAttrs> = {
   name: 'maxPool2d',

@@ -181,7 +181,10 @@ function referenceReduce(
   return y;
 }
 
-/** y = Σ x, or mean(x).   dx = dy, or dy / count, repeated along the axes. */
+/**
+ * y = Σ x, or mean(x): 0, or NaN, of no numbers.   dx = dy, or dy / count, repeated along the axes.
+ * @throws for axes that are not there
+ */
 function adder(name: 'sum' | 'mean'): Op<[x: GpuArray], Axes> {
   return {
     name,
@@ -209,7 +212,10 @@ export function expandTo(gpu: Gpu, x: GpuArray, kept: Shape, shape: Shape, s = 1
   return y;
 }
 
-/** y = the largest (smallest) number.   dx = dy where x = y, shared evenly between equals. */
+/**
+ * y = the largest (smallest) number, or NaN where there is one.   dx = dy where x = y, shared evenly between equals.
+ * @throws for no numbers
+ */
 function extreme(name: 'max' | 'min'): Op<[x: GpuArray], Axes> {
   const start = name === 'max' ? -Infinity : Infinity;
   return {
@@ -239,7 +245,10 @@ export const mean = adder('mean');
 export const max = extreme('max');
 export const min = extreme('min');
 
-/** The place of the first largest number along `axis`: i32. No gradient. */
+/**
+ * The place of the first largest number along `axis`, or of the first NaN: i32. No gradient.
+ * @throws when there is nothing along it
+ */
 export const argmax: Op<[x: GpuArray], { axis: number }> = {
   name: 'argmax',
   forward(gpu, [x], { axis }) {

@@ -8,7 +8,10 @@ import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 import { axisOf } from './reduce.ts';
 
-/** y[k] = x[0] + … + x[k] along an axis.    dx[k] = dy[k] + … + dy[last] */
+/**
+ * y[k] = x[0] + … + x[k] along an axis.    dx[k] = dy[k] + … + dy[last]      x, y: one shape.
+ * @throws when there is no such axis
+ */
 export const cumsum: Op<[x: GpuArray], { axis: number }> = {
   name: 'cumsum',
   forward: (_, [x], { axis }) => ({ output: running(x, axis, false) }),
@@ -34,7 +37,10 @@ function running(x: GpuArray, axis: number, backwards: boolean): GpuArray {
   return y;
 }
 
-/** The lower triangle of the last two axes; `diagonal` moves its edge up. */
+/**
+ * y[…, i, j] = x[…, i, j] where j ≤ i + diagonal, else 0; dx likewise.   x, y: [..., rows, columns].
+ * @throws for one axis
+ */
 export const tril: Op<[x: GpuArray], { diagonal: number }> = {
   name: 'tril',
   forward: (_, [x], { diagonal }) => ({ output: triangle(x, diagonal) }),

@@ -12,7 +12,10 @@ import { outline } from './outline.ts';
 import { axisOf, distinctAxes, sumTo } from './reduce.ts';
 import { repeated } from './binary.ts';
 
-/** The same numbers in another shape; one size may be −1. Shares the memory. */
+/**
+ * The same numbers in another shape; one size may be −1. Shares the memory. dx = dy.
+ * @throws when the sizes differ
+ */
 export const reshape: Op<[x: GpuArray], { shape: Shape }> = {
   name: 'reshape',
   forward: (_, [x], { shape }) => ({ output: x.view(resolve(x.shape, shape)), saved: [outline(x)] }),
@@ -86,7 +89,10 @@ function picker<A>(
   };
 }
 
-/** y[i…] = x[i…] with the axes in another order: axis k of y is axis `axes[k]` of x. */
+/**
+ * y[i…] = x[i…] with the axes in another order: axis k of y is axis `axes[k]` of x.
+ * @throws unless `axes` has each axis once
+ */
 export const permute = picker<{ axes: readonly number[] }>('permute', (x, { axes }) => {
   const order = axes.map((axis) => axisOf('permute', x, axis));
   if (order.length !== x.length || new Set(order).size !== x.length)
@@ -98,7 +104,10 @@ export const permute = picker<{ axes: readonly number[] }>('permute', (x, { axes
 /** [start, stop, step] along one axis: counted from the end where negative; nothing takes all. */
 export type Range = readonly [start?: number, stop?: number | null, step?: number] | null | undefined;
 
-/** y = x[start : stop : step, …]. Negative starts and stops count from the end; a missing range takes all. */
+/**
+ * y = x[start : stop : step, …]. Negative starts and stops count from the end; a missing range takes all.
+ * @throws for step < 1
+ */
 export const slice = picker<{ ranges: readonly Range[] }>('slice', (x, { ranges }) => {
   if (ranges.length > x.length) throw shapeError('slice', `${ranges.length} ranges for ${x.length} axes`, { x });
   const strides = denseStrides(x);
@@ -119,7 +128,7 @@ export const slice = picker<{ ranges: readonly Range[] }>('slice', (x, { ranges 
   return { shape, walk: { offset, strides: walk }, all: sizeOf(shape) === sizeOf(x) };
 });
 
-/** x with the order along `axes` reversed. */
+/** y[…, k, …] = x[…, n − 1 − k, …] along `axes`. @throws for an axis that is not there, or there twice */
 export const flip = picker<{ axes: readonly number[] }>('flip', (x, { axes }) => {
   const strides = denseStrides(x);
   let offset = 0;
@@ -130,7 +139,10 @@ export const flip = picker<{ axes: readonly number[] }>('flip', (x, { axes }) =>
   return { shape: x, walk: { offset, strides }, all: true };
 });
 
-/** x repeated along axes of size 1, and along new axes in front, to `shape`. dx adds up the repeats. */
+/**
+ * x repeated along axes of size 1, and along new axes in front, to `shape`. dx adds up the repeats.
+ * @throws when x does not fit
+ */
 export const expand: Op<[x: GpuArray], { shape: Shape }> = {
   name: 'expand',
   forward(gpu, [x], { shape }) {
@@ -160,7 +172,10 @@ function repeats(x: Shape, full: Shape): Walk {
   return { offset: 0, strides: full.map((_, i) => (i < more || x[i - more] === 1 ? 0 : strides[i - more])) };
 }
 
-/** All inputs one after the other along `axis`. */
+/**
+ * All inputs one after the other along `axis`; dx are pieces of dy.
+ * @throws when other axes or dtypes differ
+ */
 export const concat: Op<readonly GpuArray[], { axis: number }> = {
   name: 'concat',
   forward(gpu, inputs, { axis }) {
@@ -233,7 +248,10 @@ function joined(shapes: readonly Shape[], axis: number): { shape: Shape; walks: 
   return { shape, walks };
 }
 
-/** x with `value` around it: `pads[i]` = [before, after] on axis i. */
+/**
+ * x with `value` around it: `pads[i]` = [before, after] on axis i. dx = the middle of dy.
+ * @throws for negative widths
+ */
 export const pad: Op<[x: GpuArray], { pads: readonly (readonly [number, number])[]; value: number }> = {
   name: 'pad',
   forward(gpu, [x], { pads, value }) {

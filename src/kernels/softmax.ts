@@ -42,7 +42,11 @@ function launch(
 /**
  * eˣ / Σ eˣ, or its logarithm, along one axis; shifted by the largest, so that nothing overflows.
  *
- *     softmax: dx = y · (dy − Σ dy · y)          log: y = x − ln Σ eˣ,  dx = dy − e^y · Σ dy
+ *     softmax: dx = y · (dy − Σ dy · y)          log: y = x − ln Σ eˣ,  dx = dy − e^y · Σ dy      x, y, dx: one shape
+ *
+ * A row with NaN or +∞, or with nothing but −∞, is NaN.
+ * @throws when there is no such axis
+ * @see Milakov & Gimelshein 2018, Online normalizer calculation for softmax. https://arxiv.org/abs/1805.02867
  */
 function softmaxOp(name: 'softmax' | 'logSoftmax'): Op<[x: GpuArray], { axis: number }> {
   const log = name === 'logSoftmax';
@@ -86,7 +90,11 @@ export const logSoftmax = softmaxOp('logSoftmax');
 
 const LARGEST = '3.4028234e38';
 
-/** y = ln Σ eˣ along an axis.    dx = dy · e^(x − y) */
+/**
+ * y = ln Σ eˣ along an axis.    dx = dy · e^(x − y)      x, dx: [..., n, ...]   y: without the axis, or with size 1
+ *
+ * @throws when there is no such axis, or nothing along it
+ */
 export const logsumexp: Op<[x: GpuArray], { axis: number; keepdim?: boolean }> = {
   name: 'logsumexp',
   forward(gpu, [x], { axis, keepdim = false }) {

@@ -13,6 +13,10 @@ import type { Op } from './op.ts';
  *
  * NaN gives NaN and infinities give what they give in JavaScript, where the adapter's own arithmetic does: WGSL promises
  * neither, so nothing here decides by comparing with NaN.
+ *
+ * @see Hendrycks & Gimpel 2016, Gaussian Error Linear Units, for gelu and silu. https://arxiv.org/abs/1606.08415
+ * @see Misra 2019, Mish. https://arxiv.org/abs/1908.08681
+ * @see Radford et al. 2021, `QuickGELU` in the code. https://github.com/openai/CLIP
  */
 interface Row {
   y: string;

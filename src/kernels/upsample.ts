@@ -67,6 +67,8 @@ function referenceOf(
  * Resize by repeating the nearest pixel.    x: [B, H, W, C]   y: [B, Ho, Wo, C]
  *
  *     y[b, i, j, c] = x[b, ⌊i · H / Ho⌋, ⌊j · W / Wo⌋, c]        dx = Σ dy over the pixels made from it
+ *
+ * @throws when x has no pixels, or the new size is not whole
  */
 export const upsampleNearest: Op<[x: GpuArray], ResizeAttrs> = {
   name: 'upsampleNearest',
@@ -80,6 +82,8 @@ export const upsampleNearest: Op<[x: GpuArray], ResizeAttrs> = {
  *
  *     position(o) = (o + ½) · n / out − ½, at least 0        with alignCorners: o · (n − 1) / (out − 1)
  *     y = Σ share(i) · share(j) · x[b, i, j, c]              dx[i, j] = Σ share(i) · share(j) · dy
+ *
+ * @throws when x has no pixels, or the new size is not whole
  */
 export const upsampleBilinear: Op<[x: GpuArray], BilinearAttrs> = {
   name: 'upsampleBilinear',
