@@ -164,6 +164,12 @@ const cases: [name: string, operands: (Operand | readonly number[])[], fn: (...x
     ],
     (...x) => t.concat(x, { axis: 1 }),
   ],
+  [
+    'a checkpoint',
+    [[3000, 12], [12]],
+    (x, w) => t.checkpoint((h) => t.softmax(t.mul(h, w)), t.square(x)),
+    { sums: [1] },
+  ],
 ];
 for (const [name, operands, fn, expected] of cases) test(name, () => compare(operands, fn, expected));
 
@@ -179,6 +185,7 @@ class Network extends Module {
 for (const kind of ['AdamW', 'SGD'] as const) {
   test(`a network whose weights are in parts trains by ${kind} as one whose are not`, async () => {
     const results: Record<string, { data: ArrayLike<number> }>[] = [];
+    const slot = kind === 'AdamW' ? 'exp_avg_sq' : 'momentum_buffer';
     for (const gpu of [whole, split]) {
       useGpu(gpu);
       using network = new Network().initialize(3).requiresGrad(true);
@@ -198,6 +205,11 @@ for (const kind of ['AdamW', 'SGD'] as const) {
       const state = { ...(await network.stateDict()), ...(await optimizer.stateDict()) };
       for (const [key, value] of Object.entries(await ema.stateDict())) state[`ema.${key}`] = value;
       results.push(state);
+      using loaded = new Network();
+      loaded.loadStateDict(state, { strict: false });
+      assert.equal((await loaded.stateDict())['out.weight'].data, state['out.weight'].data);
+      optimizer.loadStateDict(state);
+      assert.equal((await optimizer.stateDict())[`out.weight.${slot}`].data, state[`out.weight.${slot}`].data);
       optimizer.dispose();
       ema.dispose();
     }

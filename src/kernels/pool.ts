@@ -76,6 +76,7 @@ export class Pool {
         storage.failed = true;
         this.options.failed(this.#outOfMemory(bytes, given));
       })
+      .catch(() => {}) // a device that is lost meanwhile is reported as such
       .finally(() => this.#unsure.delete(known));
     this.#unsure.add(known);
     return storage;
@@ -86,11 +87,7 @@ export class Pool {
     const { device } = this.options;
     device.pushErrorScope('out-of-memory');
     storage.buffer = device.createBuffer({ size: storage.bytes, usage });
-    // A device that is lost meanwhile is reported as such.
-    return device.popErrorScope().then(
-      (error) => !error,
-      () => true,
-    );
+    return device.popErrorScope().then((error) => !error);
   }
 
   #outOfMemory(bytes: number, given: number): OutOfMemoryError {

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { DeviceLostError } from '../../kernels/index.ts';
 import { currentGpu, init } from '../../tensor/index.ts';
 import { preset, presetNames, stageNames } from '../../flow/recipe/recipe.ts';
 import type { Recipe, StageName } from '../../flow/recipe/recipe.ts';
@@ -67,11 +68,13 @@ export default command(
         `the model is in ${join(options.output_dir, 'model')}; try: rectiflow sample "red apple" --model ${join(options.output_dir, 'model')}`,
       );
     } catch (error) {
-      if (!(error instanceof Interrupted)) throw error;
+      const lost = error instanceof DeviceLostError;
+      if (!lost && !(error instanceof Interrupted)) throw error;
+      const reason = lost ? `the GPU device was lost (${error.reason})\n  ${error.details}` : error.message;
       line.print(
-        `${error.message}\nto go on: rectiflow train --output_dir ${options.output_dir}${options.stage ? ` --stage ${options.stage}` : ''}`,
+        `${reason}\nto go on: rectiflow train --output_dir ${options.output_dir}${options.stage ? ` --stage ${options.stage}` : ''}`,
       );
-      process.exitCode = 130;
+      process.exitCode = lost ? 1 : 130;
     } finally {
       process.off('SIGINT', stop);
       process.off('SIGTERM', stop);
