@@ -1,4 +1,4 @@
-import type { GpuArray } from '../src/kernels/index.ts';
+import type { Gpu } from '../src/kernels/index.ts';
 import { currentGpu, Tensor, tensor } from '../src/tensor/index.ts';
 
 /** A call that is wrong, or nearly: it throws what `wants` matches, or gives a tensor of that shape and these numbers. */
@@ -17,7 +17,7 @@ export interface Entry {
   rows: readonly Row[];
 }
 
-/** Shape and dtype of an operand; 'any' is moved without being looked at. */
+/** Shape and dtype of an operand; 'any': its bits are moved without being looked at. */
 export interface Operand {
   shape: readonly number[];
   dtype: 'f32' | 'i32' | 'any';
@@ -25,7 +25,7 @@ export interface Operand {
 
 export const f32 = (...shape: number[]): Operand => ({ shape, dtype: 'f32' });
 export const i32 = (...shape: number[]): Operand => ({ shape, dtype: 'i32' });
-export const any = (...shape: number[]): Operand => ({ shape, dtype: 'any' });
+export const moved = (...shape: number[]): Operand => ({ shape, dtype: 'any' });
 
 export const refuses = (what: string, call: () => unknown, wants: RegExp): Row => ({ what, call, wants });
 export const gives = (
@@ -61,14 +61,8 @@ export const counted = (shape: readonly number[]): number[] =>
 export const tensorOf = (result: unknown): Tensor | undefined =>
   result instanceof Tensor ? result : Array.isArray(result) ? tensorOf(result[0]) : undefined;
 
-/** The same numbers on another device. */
-export const elsewhere = (of: { array(...args: any[]): GpuArray }, { shape, dtype }: Operand): Tensor =>
-  new Tensor(
-    of.array(
-      shape,
-      counted(shape).map(() => 0),
-      dtype === 'i32' ? 'i32' : 'f32',
-    ),
-  );
+/** Zeros of that kind on another device. */
+export const elsewhere = (gpu: Gpu, { shape, dtype }: Operand): Tensor =>
+  new Tensor(gpu.zeros(shape, dtype === 'i32' ? 'i32' : 'f32'));
 
 export const idle = (): Promise<void> => currentGpu().idle();

@@ -2,7 +2,7 @@
 import { apply, checkpoint, compile, currentGpu, init, keep, noGrad, scope, Tensor, tensor, useGpu, zeros } from '../src/tensor/index.ts';
 import * as f from '../src/tensor/index.ts';
 import { add as addOp } from '../src/kernels/binary.ts';
-import { any, f32, gives, i32, ids, refuses, t } from './bad-input-rows.ts';
+import { f32, gives, i32, ids, moved, refuses, t } from './bad-input-rows.ts';
 import type { Entry, Row } from './bad-input-rows.ts';
 
 const { NaN: nan, POSITIVE_INFINITY: inf } = Number;
@@ -242,7 +242,7 @@ const softmaxEntry = (name: 'softmax' | 'logSoftmax'): [string, Entry] => [
 
 const movedEntry = (name: string, call: (x: Tensor) => unknown, op: string, rows: Row[]): [string, Entry] => [
   name,
-  { good: { operands: [any(2, 3)], call }, op, rows },
+  { good: { operands: [moved(2, 3)], call }, op, rows },
 ];
 
 const pads = (...p: [number, number][]) => p;
@@ -253,7 +253,7 @@ export const tensorEntries: Record<string, Entry> = Object.fromEntries([
   ...unary.map(unaryEntry),
   ...(['add', 'sub', 'mul', 'div', 'pow', 'maximum', 'minimum', 'addScaled'] as const).map(binaryEntry),
   ['where', {
-    good: { operands: [any(2, 3), f32(3), f32(2, 1)], call: f.where },
+    good: { operands: [moved(2, 3), f32(3), f32(2, 1)], call: f.where },
     rows: [
       refuses('sizes that differ', () => f.where(ids(2), t(3), t(3)), /^where: sizes differ \(2 ≠ 3 ≠ 3\) on axis 0/),
       gives('NaN is not 0, −0 is', () => f.where(tensor([nan, -0, 0, 1e-40]), t(4), tensor([5, 6, 7, 8])), [4], [1, 6, 7, 4]),
@@ -331,7 +331,7 @@ export const tensorEntries: Record<string, Entry> = Object.fromEntries([
     gives('integers', () => f.expand(ids(2, 1), [2, 2]), [2, 2], [0, 0, 1, 1]),
   ]),
   ['concat', {
-    good: { operands: [any(2, 3), any(2, 1)], call: (a: Tensor, b: Tensor) => f.concat([a, b]) },
+    good: { operands: [moved(2, 3), moved(2, 1)], call: (a: Tensor, b: Tensor) => f.concat([a, b]) },
     rows: [
       ...axis('concat', (a) => f.concat([t(2, 3), t(2, 3)], { axis: a })).map((row) => ({ ...row, wants: /^concat: there is no axis/ })),
       refuses('nothing', () => f.concat([]), /^concat: there is nothing to work on/),
@@ -343,7 +343,7 @@ export const tensorEntries: Record<string, Entry> = Object.fromEntries([
     ],
   }],
   ['stack', {
-    good: { operands: [any(2, 3), any(2, 3)], call: (a: Tensor, b: Tensor) => f.stack([a, b]) },
+    good: { operands: [moved(2, 3), moved(2, 3)], call: (a: Tensor, b: Tensor) => f.stack([a, b]) },
     op: 'reshape|concat',
     rows: [
       refuses('nothing', () => f.stack([]), /^concat: there is nothing to work on/),
