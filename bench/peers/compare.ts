@@ -1,5 +1,5 @@
 /** Runs the same work in every library: compares the results with ours, then times all of them in turn. */
-import { median, withForeignShare } from '../machine.ts';
+import { commit, median, withForeignShare } from '../machine.ts';
 import { bytesOf, flopOf } from '../work.ts';
 import type { Work } from '../work.ts';
 import { PeerProcess } from './process.ts';
@@ -48,6 +48,8 @@ export interface Row {
   flop?: number;
   bytes?: number;
   rounds: number;
+  /** What was measured, since a file collects rows of several runs. */
+  commit: string;
   peers: Record<string, Cell>;
 }
 
@@ -63,7 +65,7 @@ export interface Options {
   /** Shortest batch, in milliseconds. */
   batch: number;
   /** Told of each row as it is done. */
-  print?(row: Row): void;
+  print?(row: Row, versions: Record<string, string>): void;
   progress?(text: string): void;
 }
 
@@ -84,13 +86,13 @@ export async function compare({ works, peers, rounds, batch, print, progress }: 
     }
     const rows: Row[] = [];
     for (const [name, work] of Object.entries(works)) {
-      const row: Row = { name, flop: flopOf(work), bytes: bytesOf(work), rounds: 0, peers: {} };
+      const row: Row = { name, flop: flopOf(work), bytes: bytesOf(work), rounds: 0, commit, peers: {} };
       for (const p of processes) row.peers[p.name] = broken[p.name] ? { error: broken[p.name] } : {};
       await prepare(row, work, processes, progress);
       await measure(row, processes, rounds, batch, progress);
       for (const p of processes) if (!row.peers[p.name].error) await p.ask({ do: 'release' }).catch(() => undefined);
       rows.push(row);
-      print?.(row);
+      print?.(row, versions);
     }
     return { versions, rows };
   } finally {

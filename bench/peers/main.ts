@@ -1,12 +1,13 @@
 /**
  * npm run bench:peers [-- op … peer …]: the same work in other libraries, side by side with ours. The libraries are
- * installed into bench/peers/node_modules on demand. A whole run is kept under bench/results.
+ * installed into bench/peers/node_modules on demand. Rows of all libraries are kept under bench/results.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { commit, processors, processorSlug } from '../machine.ts';
 import { WORKS } from '../work.ts';
 import { compare, PEERS } from './compare.ts';
+import type { Comparison, Row } from './compare.ts';
 import { ratio, table, time } from './table.ts';
 
 const ROUNDS = 7;
@@ -27,44 +28,56 @@ const peers = PEERS.filter(
 const works = Object.fromEntries(
   Object.entries(WORKS).filter(([name]) => !wanted.some((w) => w in WORKS) || wanted.includes(name)),
 );
-const isWhole = peers.length === PEERS.length && Object.keys(works).length === Object.keys(WORKS).length;
-const about = { processors, node: process.versions.node, commit, rounds: ROUNDS, batchMilliseconds: BATCH_MS };
-console.log(`${processors}, Node ${about.node}, ${commit}\n`);
+const file = `bench/results/peers-${processorSlug}`;
+const isKept = peers.length === PEERS.length;
+const kept: Comparison =
+  isKept && existsSync(`${file}.json`) ? JSON.parse(readFileSync(`${file}.json`, 'utf8')) : none();
+console.log(`${processors}, Node ${process.versions.node}, ${commit}\n`);
 
-const started = performance.now();
 const comparison = await compare({
   works,
   peers,
   rounds: ROUNDS,
   batch: BATCH_MS,
   progress: (text) => process.stderr.isTTY && process.stderr.write(`\r\x1b[K${text}`),
-  print(row) {
+  print(row, versions) {
     const cells = peers.map((name) => `${name} ${time(row, name)}${name === 'ours' ? '' : ` ×${ratio(row, name)}`}`);
     if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
     console.log(`${row.name.padEnd(16)} ${cells.join('   ')}`);
+    if (isKept) keep(row, versions);
   },
 });
-const shares = comparison.rows.flatMap((row) => Object.values(row.peers).flatMap((cell) => cell.foreign ?? []));
-const noise = {
-  minutes: (performance.now() - started) / 60_000,
-  meanForeignShare: shares.reduce((a, b) => a + b, 0) / Math.max(1, shares.length),
-  largestForeignShare: Math.max(0, ...shares),
-};
-const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
-const text = [
-  `${processors}, Node ${about.node}, commit ${commit}`,
-  `${ROUNDS} rounds of batches of at least ${BATCH_MS} ms, ${noise.minutes.toFixed(0)} minutes; other processes used ` +
-    `${percent(noise.meanForeignShare)} of the processors (${percent(noise.largestForeignShare)} at worst)`,
-  '',
-  table(comparison),
-].join('\n');
-console.log(`\n${text}`);
-if (isWhole) {
+console.log(`\n${textOf(comparison)}`);
+if (isKept) console.log(`${file}.json`);
+
+/** Each row is a sitting of its own, so rows of several runs stand side by side; a new one replaces the old. */
+function keep(row: Row, versions: Record<string, string>): void {
+  const rows = [...kept.rows.filter(({ name }) => name !== row.name), row];
+  kept.rows = Object.keys(WORKS).flatMap((name) => rows.find((r) => r.name === name) ?? []);
+  kept.versions = versions;
   mkdirSync('bench/results', { recursive: true });
-  const file = `bench/results/peers-${processorSlug}`;
-  writeFileSync(`${file}.json`, `${JSON.stringify({ ...about, ...noise, ...comparison }, null, 2)}\n`);
-  writeFileSync(`${file}.txt`, text);
-  console.log(`${file}.json`);
+  const about = { processors, node: process.versions.node, batchMilliseconds: BATCH_MS };
+  writeFileSync(`${file}.json`, `${JSON.stringify({ ...about, ...kept }, null, 2)}\n`);
+  writeFileSync(`${file}.txt`, textOf(kept));
+}
+
+function none(): Comparison {
+  return { versions: {}, rows: [] };
+}
+
+function textOf(comparison: Comparison): string {
+  const { rows } = comparison;
+  const shares = rows.flatMap((row) => Object.values(row.peers).flatMap((cell) => cell.foreign ?? []));
+  const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
+  const mean = percent(shares.reduce((a, b) => a + b, 0) / Math.max(1, shares.length));
+  const rounds = [...new Set(rows.map((row) => row.rounds))].sort().join(', ');
+  return [
+    `${processors}, Node ${process.versions.node}, commit ${[...new Set(rows.map((row) => row.commit))].join(', ')}`,
+    `${rounds} rounds of batches of at least ${BATCH_MS} ms; other processes used ${mean} of the processors` +
+      ` (${percent(Math.max(0, ...shares))} in the worst cell)`,
+    '',
+    table(comparison),
+  ].join('\n');
 }
 
 /** @returns what stands in the way of some of the libraries */
