@@ -83,6 +83,17 @@ async function runTests(): Promise<void> {
     gpu.destroy();
   });
 
+  test('a buffer that could not be had is never handed out again, also when its array is freed first', async () => {
+    const gpu = await Gpu.create({ adapter: 'null' });
+    for (const array of Array.from({ length: 9 }, () => gpu.zeros([floats(64 * MiB)]))) array.dispose();
+    assert.instance(await gpu.idle().catch((thrown: Error) => thrown), OutOfMemoryError);
+    assert.is(gpu.memory().pooled, 8 * 64 * MiB);
+    const again = Array.from({ length: 8 }, () => gpu.zeros([floats(64 * MiB)]));
+    await gpu.idle();
+    assert.ok(again.every((array) => !array.storage.failed));
+    gpu.destroy();
+  });
+
   test('pooled memory is given back before giving up', async () => {
     const gpu = await Gpu.create({ adapter: 'null' });
     for (const array of Array.from({ length: 7 }, () => gpu.zeros([floats(64 * MiB)]))) array.dispose();

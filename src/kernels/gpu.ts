@@ -17,6 +17,7 @@ import type { KernelTime } from './profiler.ts';
 
 const BATCH = 128;
 const READ_BACK = 0x1 | 0x8; // MAP_READ | COPY_DST
+const MOST_KEPT = 2 ** 25; // bytes of a staging buffer that is worth keeping for the next read
 
 /**
  * One device and everything that lives on it. Calls append commands to an open list; lists are submitted in batches, in
@@ -300,13 +301,14 @@ export class Gpu {
     this.#refuseWaiting('read');
     if (array.size === 0) return decode(new ArrayBuffer(0), 0, array.dtype);
     if (array.parts) {
+      const parts = await Promise.all(array.parts.map((part) => this.read(part)));
       const all = decode(
         new ArrayBuffer(bytesOf(array.size, 'f32')),
         array.size,
         array.dtype === 'f16' ? 'f32' : array.dtype,
       );
       let at = 0;
-      for (const part of array.parts) all.set(await this.read(part), (at += part.size) - part.size);
+      for (const part of parts) all.set(part, (at += part.length) - part.length);
       return all;
     }
     const bytes = bytesOf(array.size, array.dtype);
@@ -325,8 +327,9 @@ export class Gpu {
       throw this.#failure ?? new GpuError(`reading back ${array.size} numbers failed\n  ${(error as Error).message}`);
     }
     buffer.unmap();
-    if (!this.#staging.has(size)) this.#staging.set(size, []);
-    this.#staging.get(size)!.push(staging);
+    if (size > MOST_KEPT) buffer.destroy();
+    else if (!this.#staging.has(size)) this.#staging.set(size, [staging]);
+    else this.#staging.get(size)!.push(staging);
     this.#check();
     return out;
   }

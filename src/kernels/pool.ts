@@ -73,7 +73,7 @@ export class Pool {
         queue.submit([]); // memory of destroyed buffers comes free with the next submit
         await queue.onSubmittedWorkDone();
         if (await this.#allocate(storage, usage)) return;
-        storage.failed = true;
+        this.#forsake(storage);
         this.options.failed(this.#outOfMemory(bytes, given));
       })
       .catch(() => {}) // a device that is lost meanwhile is reported as such
@@ -88,6 +88,15 @@ export class Pool {
     device.pushErrorScope('out-of-memory');
     storage.buffer = device.createBuffer({ size: storage.bytes, usage });
     return device.popErrorScope().then((error) => !error);
+  }
+
+  /** Whoever holds it is told; nobody else gets it. */
+  #forsake(storage: Storage): void {
+    storage.failed = true;
+    const list = this.#free.get(storage.bytes) ?? [];
+    if (!list.includes(storage)) return;
+    list.splice(list.indexOf(storage), 1);
+    this.memory.pooled -= storage.bytes;
   }
 
   #outOfMemory(bytes: number, given: number): OutOfMemoryError {
