@@ -189,6 +189,15 @@ test('what only moves numbers moves these', async () => {
   }
 });
 
+test('a power of 0 has slope 0 by its exponent', async () => {
+  const [a, b] = [gpu.array([3], [0, 0, 2]), gpu.array([3], [2, 0.5, 3])];
+  const { saved = [] } = binary.pow.forward(gpu, [a, b], {});
+  const [, db] = binary.pow.backward!(gpu, gpu.array([3], [1, 1, 1]), saved as any, {}, [false, true]);
+  const [first, second, third] = await db!.read();
+  assert.equal([first, second], [0, 0]);
+  assert.ok(Math.abs(third - 8 * Math.log(2)) < 1e-5);
+});
+
 test('a gradient of NaN stays one on its way back', async () => {
   const wanted: Record<string, number> = {};
   for (const [name, op] of Object.entries(unary) as [string, AnyOp][]) {

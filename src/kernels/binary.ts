@@ -40,7 +40,12 @@ const rows = {
     db: 'c * select(select(0.0, 0.5, a == b), 1.0, b < a)',
     js: (a, b) => Math.min(a, b),
   },
-  pow: { y: 'power(a, b)', da: 'c * b * power(a, b - 1.0)', db: 'c * power(a, b) * log(a)', js: (a, b) => a ** b },
+  pow: {
+    y: 'power(a, b)',
+    da: 'c * b * power(a, b - 1.0)',
+    db: 'select(c * power(a, b) * log(a), 0.0, a == 0.0 && b >= 0.0)', // 0 · ln 0 tends to 0
+    js: (a, b) => a ** b,
+  },
   addScaled: { y: 'a + s * b', da: 'c', db: 's * c', js: (a, b, s) => a + s * b },
 } satisfies Record<string, Row>;
 
