@@ -57,7 +57,7 @@ function keep(row: Row, versions: Record<string, string>): void {
   kept.versions = versions;
   mkdirSync('bench/results', { recursive: true });
   const about = { processors, node: process.versions.node, batchMilliseconds: BATCH_MS };
-  writeFileSync(`${file}.json`, `${JSON.stringify({ ...about, ...kept }, null, 2)}\n`);
+  writeFileSync(`${file}.json`, `${JSON.stringify({ ...about, versions, rows: kept.rows }, null, 2)}\n`);
   writeFileSync(`${file}.txt`, textOf(kept));
 }
 
