@@ -20,7 +20,7 @@ export async function open(backend: 'webgpu' | 'wasm'): Promise<Peer> {
       if (!queue) return;
       // submitQueue() alone breaks the open pass, and every later result is silently zero.
       tf.backend().endComputePassEncoder();
-      tf.backend().submitQueue();
+      if (tf.backend().commandEncoder) tf.backend().submitQueue(); // unless the last dispatch filled a batch
       await queue.onSubmittedWorkDone();
     },
   };
