@@ -34,6 +34,9 @@ const kept: Comparison =
   isKept && existsSync(`${file}.json`) ? JSON.parse(readFileSync(`${file}.json`, 'utf8')) : none();
 console.log(`${processors}, Node ${process.versions.node}, ${commit}\n`);
 
+// Frozen processes would outlive a stopped comparison; leaving by exit() ends them.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+
 const comparison = await compare({
   works,
   peers,
