@@ -34,7 +34,11 @@ const optimizer = (name: 'AdamW' | 'Adam' | 'SGD', rows: Row[] = []): [string, E
         refuses('negative decay', make({ weightDecay: -0.1 }), /^optimizer: weightDecay is -0.1/),
         refuses('a negative norm', make({ maxGradNorm: -1 }), /^optimizer: maxGradNorm is -1/),
         refuses('a step without gradients', () => make({})().step(), /^optimizer: no parameter has a gradient/),
-        refuses('NaN for the rate of a step', () => Object.assign(make({})(), { lr: nan }).step(), /^optimizer: lr is NaN/),
+        refuses(
+          'NaN for the rate of a step',
+          () => Object.assign(make({})(), { lr: nan }).step(),
+          /^optimizer: lr is NaN/,
+        ),
         refuses(
           'the state of others',
           () => make({})().loadStateDict({}),

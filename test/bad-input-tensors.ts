@@ -1,5 +1,18 @@
 /** What functions of tensors do with wrong input. */
-import { apply, checkpoint, compile, currentGpu, init, keep, noGrad, scope, Tensor, tensor, useGpu, zeros } from '../src/tensor/index.ts';
+import {
+  apply,
+  checkpoint,
+  compile,
+  currentGpu,
+  init,
+  keep,
+  noGrad,
+  scope,
+  Tensor,
+  tensor,
+  useGpu,
+  zeros,
+} from '../src/tensor/index.ts';
 import * as f from '../src/tensor/index.ts';
 import { add as addOp } from '../src/kernels/binary.ts';
 import { f32, gives, i32, ids, moved, refuses, t } from './bad-input-rows.ts';

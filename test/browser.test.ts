@@ -16,7 +16,8 @@ const executable: string | undefined = findBrowser();
 // Not bundled into this test: the script finds the checkout by its own place.
 const { bundle, root } = await import(pathToFileURL(resolve('scripts/bundle.mjs')).href);
 const test = suite('browser');
-const name = 'the same bundle does every function, its gradients, a U-Net and twenty training steps in Chromium as in Node';
+const name =
+  'the same bundle does every function, its gradients, a U-Net and twenty training steps in Chromium as in Node';
 
 if (!executable) skip(test, name, 'no Chromium here; install it with "node scripts/setup.mjs --browser"');
 else {
