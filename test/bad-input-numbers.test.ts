@@ -26,7 +26,8 @@ import * as shapes from '../src/kernels/shape.ts';
 import * as softmaxes from '../src/kernels/softmax.ts';
 import * as unary from '../src/kernels/unary.ts';
 import { upsampleBilinear, upsampleNearest } from '../src/kernels/upsample.ts';
-import { randoms, testGpu } from './check-op.ts';
+import { testGpu } from './check-op.ts';
+import { randoms } from './randoms.ts';
 
 const test = suite('not-a-number and infinities');
 const gpu = await testGpu();

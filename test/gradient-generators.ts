@@ -1,7 +1,7 @@
 /** Random calls of every differentiable function of tensors, for test/gradient-property.test.ts. */
 import * as f from '../src/tensor/index.ts';
 import type { Tensor } from '../src/tensor/index.ts';
-import { randoms } from './check-op.ts';
+import { randoms } from './randoms.ts';
 
 /** An operand; integers have no gradient. */
 export interface Operand {

@@ -8,7 +8,8 @@ import * as assert from 'uvu/assert';
 import * as functions from '../src/tensor/functions/index.ts';
 import { hostArray, type GpuArray, type HostArray, type Op } from '../src/kernels/index.ts';
 import { add, mul, scope, sum, tensor, useGpu, type Tensor } from '../src/tensor/index.ts';
-import { assertClose, randoms, testGpu } from './check-op.ts';
+import { assertClose, testGpu } from './check-op.ts';
+import { randoms } from './randoms.ts';
 import { Draw, generators, withoutGradient, type Call } from './gradient-generators.ts';
 
 const test = suite('gradient property');

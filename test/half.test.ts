@@ -7,7 +7,8 @@ import type { Gpu } from '../src/kernels/index.ts';
 import { AdamW, Linear, Module, UNet2DConditionModel } from '../src/nn/index.ts';
 import { add, concat, linear, mean, mse, mul, slice, sum } from '../src/tensor/functions/index.ts';
 import { noGrad, scope, tensor, useGpu, zeros } from '../src/tensor/index.ts';
-import { assertNear, randoms, testGpu } from './check-op.ts';
+import { assertNear, testGpu } from './check-op.ts';
+import { randoms } from './randoms.ts';
 import { collectGarbage } from './garbage.ts';
 import { skip } from './skip.ts';
 

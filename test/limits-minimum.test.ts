@@ -23,7 +23,8 @@ import * as unary from '../src/kernels/unary.ts';
 import * as upsample from '../src/kernels/upsample.ts';
 import { AdamW, FeedForward } from '../src/nn/index.ts';
 import { mean, scope, square, tensor, useGpu } from '../src/tensor/index.ts';
-import { checkOp, randoms, testGpu } from './check-op.ts';
+import { checkOp, testGpu } from './check-op.ts';
+import { randoms } from './randoms.ts';
 import type { CheckOptions } from './check-op.ts';
 
 const test = suite('limits-minimum');

@@ -5,7 +5,8 @@ import { AdamW, EMA, Embedding, Linear, Module, SGD } from '../src/nn/index.ts';
 import * as t from '../src/tensor/index.ts';
 import { scope, tensor, useGpu } from '../src/tensor/index.ts';
 import type { Tensor } from '../src/tensor/index.ts';
-import { assertClose, randoms } from './check-op.ts';
+import { assertClose } from './check-op.ts';
+import { randoms } from './randoms.ts';
 import { collectGarbage } from './garbage.ts';
 
 const LIMIT = 64 * 1024;

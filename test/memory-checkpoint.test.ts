@@ -3,7 +3,7 @@ import * as assert from 'uvu/assert';
 import { BasicTransformerBlock, Module, ResnetBlock2D, UNet2DConditionModel } from '../src/nn/index.ts';
 import { add, checkpoint, init, mean, mul, noGrad, scope, silu, sum, tensor } from '../src/tensor/index.ts';
 import type { Tensor } from '../src/tensor/index.ts';
-import { randoms } from './check-op.ts';
+import { randoms } from './randoms.ts';
 import { collectGarbage } from './garbage.ts';
 
 const gpu = await init();

@@ -1,7 +1,8 @@
 import { suite } from 'uvu';
 import { init, Tensor, tensor } from '../src/tensor/index.ts';
 import * as f from '../src/tensor/index.ts';
-import { assertClose, randoms } from './check-op.ts';
+import { assertClose } from './check-op.ts';
+import { randoms } from './randoms.ts';
 
 const test = suite('functions made of other functions');
 await init();

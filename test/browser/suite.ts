@@ -8,8 +8,11 @@ import { Draw, generators } from '../gradient-generators.ts';
 
 export interface Results {
   adapter: string;
+  /** Bits of f32, as u32: JSON knows neither −0 nor NaN. */
   values: Record<string, number[]>;
 }
+
+const bits = (numbers: ArrayLike<number>): number[] => [...new Uint32Array(Float32Array.from(numbers).buffer)];
 
 const random = (stream: number, shape: number[]) =>
   tensor(
@@ -34,8 +37,8 @@ async function everyFunction(): Promise<Record<string, number[]>> {
       const outputs = Array.isArray(result) ? result : [result];
       const sums = outputs.map((y, i) => T.sum(T.mul(y, random(99 + i, [...y.shape]))));
       sums.reduce((a, b) => T.add(a, b)).backward();
-      for (const [i, y] of outputs.entries()) values[`${name} y${i}`] = [...(await y.read())];
-      for (const [i, x] of inputs.entries()) if (x.grad) values[`${name} d${i}`] = [...(await x.grad.read())];
+      for (const [i, y] of outputs.entries()) values[`${name} y${i}`] = bits(await y.read());
+      for (const [i, x] of inputs.entries()) if (x.grad) values[`${name} d${i}`] = bits(await x.grad.read());
     });
   }
   return values;
@@ -68,7 +71,7 @@ async function train(): Promise<Record<string, number[]>> {
   const out: Record<string, number[]> = {};
   await scope(async () => {
     const [x, text] = inputs();
-    out['U-Net forward'] = [...(await unet.forward(x, [900, 20], text).read())];
+    out['U-Net forward'] = bits(await unet.forward(x, [900, 20], text).read());
   });
   unet.requiresGrad(true);
   const parameters = unet.namedParameters();
@@ -87,8 +90,8 @@ async function train(): Promise<Record<string, number[]>> {
       losses.push(await step(x, text, target).item());
     });
   }
-  out['training losses'] = losses;
-  for (const [key, p] of parameters) out[`trained ${key}`] = [...(await p.read())];
-  for (const [key, p] of ema.shadow) out[`EMA ${key}`] = [...(await p.read())];
+  out['training losses'] = bits(losses);
+  for (const [key, p] of parameters) out[`trained ${key}`] = bits(await p.read());
+  for (const [key, p] of ema.shadow) out[`EMA ${key}`] = bits(await p.read());
   return out;
 }
