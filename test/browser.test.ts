@@ -24,7 +24,7 @@ else {
   test(name, async () => {
     const out = mkdtempSync(join(root, '.build', 'browser-'));
     try {
-      await bundle({ page: 'test/browser/page.ts' }, join(out, 'web'), 'browser', { splitting: false });
+      await bundle({ page: 'test/browser/page.ts' }, join(out, 'web'), 'browser', { splitting: false, minify: true });
       await bundle({ node: 'test/browser/node.ts' }, join(out, 'node'), 'node', { splitting: false });
       assert.not.match(readFileSync(join(out, 'web/page.mjs'), 'utf8'), /from "node:/);
       const web = await inChromium(join(out, 'web'));
