@@ -10,8 +10,8 @@ export interface OnnxWork extends Graph {
 }
 
 /**
- * `fused` allows ONNX Runtime's own attention op: the fastest on its CPU providers, but its WebGPU kernel is wrong on
- * adapters with subgroups of 8 lanes (1.30.0), so that provider gets two products and a softmax.
+ * `fused` allows ONNX Runtime's own attention op: the fastest on its CPU providers, but its WebGPU kernel gives
+ * wrong numbers on lavapipe (1.30.0), so that provider gets two products and a softmax.
  */
 export function graphOf(work: Work, operands: Operand[], fused: boolean): OnnxWork {
   const [x, w, b] = operands;
