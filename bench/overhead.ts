@@ -49,6 +49,13 @@ export async function measureOverhead(
     (await costs(backward, count)).javascript,
     'µs',
   );
+  const chain = T.compile((y: T.Tensor) => {
+    for (let i = 0; i < 100; i++) y = T.neg(y);
+    return y;
+  });
+  const replay = await costs(() => chain(x).dispose(), Math.ceil(count / 100));
+  chain.dispose();
+  add('a replay of 100 dispatches, JavaScript for each', replay.javascript, 'µs');
   add('a dispatch and waiting for it', await waits(async () => (empty(), await gpu.idle()), count / 10), 'µs');
   add('reading four numbers back', await waits(() => x.read(), count / 10), 'µs');
   add('the engine for browsers, gzipped', (await engineBytes()) / 1000, 'kB');
