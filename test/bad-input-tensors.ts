@@ -20,7 +20,7 @@ import type { Entry, Row } from './bad-input-rows.ts';
 
 const { NaN: nan, POSITIVE_INFINITY: inf } = Number;
 const huge = 2 ** 20;
-const tooLarge = /an array( of .*)? is more than this adapter binds at once/;
+const tooLarge = /an array of .* is more than this adapter binds at once/;
 
 /** Functions of one number for each number. */
 const unary = [

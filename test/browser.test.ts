@@ -78,7 +78,7 @@ async function inChromium(folder: string): Promise<Results> {
     const page = await browser.newPage();
     const broken = new Promise<never>((_, reject) => page.on('pageerror', reject));
     await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
-    await Promise.race([page.waitForFunction(() => 'results' in globalThis, undefined, { timeout: 420_000 }), broken]);
+    await Promise.race([page.waitForFunction(() => 'results' in globalThis, undefined, { timeout: 120_000 }), broken]);
     const results = await page.evaluate(
       () => (globalThis as unknown as { results: Results & { error?: string } }).results,
     );

@@ -1,6 +1,6 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { AdamW, EMA, UNet2DConditionModel } from '../src/nn/index.ts';
+import { AdamW, EMA } from '../src/nn/index.ts';
 import {
   add,
   compile,
@@ -20,6 +20,7 @@ import {
 import type { Tensor } from '../src/tensor/index.ts';
 import { normal } from '../src/tensor/random.ts';
 import { collectGarbage } from './garbage.ts';
+import { tinyUNet } from './tiny-unet.ts';
 
 const test = suite('compile');
 const gpu = await init();
@@ -64,22 +65,9 @@ test('a result is the caller’s: the next call does not change it', async () =>
   twice.dispose();
 });
 
-const tiny = {
-  sample_size: 8,
-  in_channels: 4,
-  out_channels: 4,
-  block_out_channels: [16, 24],
-  layers_per_block: 1,
-  down_block_types: ['CrossAttnDownBlock2D', 'DownBlock2D'],
-  up_block_types: ['UpBlock2D', 'CrossAttnUpBlock2D'],
-  cross_attention_dim: 12,
-  attention_head_dim: 2,
-  norm_num_groups: 4,
-} as const;
-
 /** A U-Net in training; `compiled` decides how its steps run. */
 function training(compiled: boolean) {
-  const unet = new UNet2DConditionModel(structuredClone(tiny) as object).initialize(3).requiresGrad(true);
+  const unet = tinyUNet().initialize(3).requiresGrad(true);
   const parameters = unet.namedParameters();
   const ema = new EMA(parameters, { decay: 0.9 });
   const optimizer = new AdamW(parameters, { lr: 1e-3, weightDecay: 0.01, maxGradNorm: 0.5, ema });
@@ -134,7 +122,7 @@ test('20 training steps of a U-Net, with clipping, EMA and a changing learning r
 
 test('checkpointed blocks can be recorded: equal bits, and a plan with less memory', async () => {
   const gradients = [false, true].map((checkpointed) => {
-    const unet = new UNet2DConditionModel(structuredClone(tiny) as object).initialize(3).requiresGrad(true);
+    const unet = tinyUNet().initialize(3).requiresGrad(true);
     unet.gradientCheckpointing = checkpointed;
     const optimizer = new AdamW(unet.namedParameters());
     const step = compile((x: Tensor, waves: Tensor, text: Tensor) => {
@@ -265,7 +253,7 @@ test('what cannot be recorded is refused with the reason', async () => {
 });
 
 test('the steps of a sampler replay one plan', async () => {
-  const unet = new UNet2DConditionModel(structuredClone(tiny) as object).initialize(5);
+  const unet = tinyUNet().initialize(5);
   const step = compile((z: Tensor, waves: Tensor, text: Tensor) => noGrad(() => unet.forward(z, waves, text)));
   const text = noise([1, 5, 12], 'text');
   const sample = async (forward: (z: Tensor, t: number) => Tensor) => {

@@ -41,7 +41,7 @@ export function partition(op: string, shape: Shape, limit: number): number[] {
   if (!(most > 0)) {
     throw shapeError(
       op,
-      `an array is more than this adapter binds at once (${mib(limit)}), and so is one row of it`,
+      `an array of ${mib(4 * sizeOf(shape))} is more than this adapter binds at once (${mib(limit)}), and so is one row of it`,
       { array: shape },
       'use a smaller batch or image, or put a longer axis first',
     );

@@ -1,10 +1,11 @@
 /** What Node and the browser both run: every function and its gradients, a network and its training on fixed numbers. Returns every result's numbers. */
-import { AdamW, EMA, UNet2DConditionModel } from '../../src/nn/index.ts';
+import { AdamW, EMA } from '../../src/nn/index.ts';
 import { init, scope, tensor } from '../../src/tensor/index.ts';
 import type { Tensor } from '../../src/tensor/index.ts';
 import * as T from '../../src/tensor/index.ts';
 import { normal } from '../../src/tensor/random.ts';
 import { Draw, generators } from '../gradient-generators.ts';
+import { tinyUNet } from '../tiny-unet.ts';
 
 export interface Results {
   adapter: string;
@@ -51,22 +52,9 @@ export async function run(): Promise<Results> {
   return { adapter: gpu.capabilities.name, values };
 }
 
-const config = {
-  sample_size: 8,
-  in_channels: 4,
-  out_channels: 4,
-  block_out_channels: [16, 24],
-  layers_per_block: 1,
-  down_block_types: ['CrossAttnDownBlock2D', 'DownBlock2D'],
-  up_block_types: ['UpBlock2D', 'CrossAttnUpBlock2D'],
-  cross_attention_dim: 12,
-  attention_head_dim: 2,
-  norm_num_groups: 4,
-};
-
 /** A small U-Net: its forward pass, twenty steps of AdamW with clipping and EMA, recorded and replayed, and what came of them. */
 async function train(): Promise<Record<string, number[]>> {
-  const unet = new UNet2DConditionModel(config).initialize(1);
+  const unet = tinyUNet().initialize(1);
   const inputs = () => [random(50, [2, 8, 8, 4]), random(52, [2, 5, 12]), random(51, [2, 8, 8, 4])];
   const out: Record<string, number[]> = {};
   await scope(async () => {

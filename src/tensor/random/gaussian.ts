@@ -4,7 +4,7 @@
  *     r = √(−2 ln((a + 1) / 2³²))    θ = 2π b / 2³²    →  r cos θ, r sin θ
  *
  * Engines differ in the last bits of Math.log, sin and cos. Their float64 result decides wherever every number within its
- * error rounds to the same f32; the few others (about one in ten million) are computed again in integers of 192 bits. So the
+ * error rounds to the same f32; the few others (9 of 20 million when counted) are computed again in integers of 192 bits. So the
  * numbers are the same in every browser.
  * @see Ziv 1991, Fast evaluation of elementary mathematical functions with correctly rounded last bit
  */
