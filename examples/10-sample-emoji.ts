@@ -6,8 +6,7 @@
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import sharp from 'sharp';
-import { init } from 'rectiflow';
-import { openModelFolder } from '../src/flow/recipe/model-folder.ts'; // reads files, so it is not in the browser's bundle
+import { init, openModelFolder } from 'rectiflow/node';
 
 const gpu = await init();
 const pipeline = await openModelFolder('models/emoji');

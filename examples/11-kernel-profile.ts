@@ -2,8 +2,7 @@
  * Where the time of one U-Net step goes, kernel by kernel:   node scripts/run.mjs examples/11-kernel-profile.ts
  */
 import assert from 'node:assert/strict';
-import { init, noGrad, normal, scope, tensor } from 'rectiflow';
-import { openModelFolder } from '../src/flow/recipe/model-folder.ts';
+import { init, noGrad, normal, openModelFolder, scope, tensor } from 'rectiflow/node';
 
 const gpu = await init();
 if (!gpu.capabilities.timestamps) console.log('skipped: this adapter has no timestamps');

@@ -5,6 +5,7 @@ import { uniformU32 } from '../../tensor/random.ts';
 import { fromBytes, type CaptionedImages } from './captioned-images.ts';
 import { readMetadata, type MetadataRow } from './metadata.ts';
 
+/** What a folder of images with metadata.jsonl or .csv is read as. Names follow diffusers' training scripts. */
 export interface ImageFolderOptions {
   resolution?: number; // the shorter side is scaled to it, then a square is cut (512)
   centerCrop?: boolean; // cut the middle; otherwise a place drawn from the seed, one for each image (false)
@@ -14,8 +15,8 @@ export interface ImageFolderOptions {
   seed?: number;
   skipBad?: boolean; // go on without images that cannot be used
   attribution?: string;
-  onProgress?: (done: number, total: number) => void;
-  onWarning?: (message: string) => void;
+  onProgress?: (done: number, total: number) => void; // after each image
+  onWarning?: (message: string) => void; // what was done without
 }
 
 /** One thing that is wrong with a data set. `line` counts from 1; 0 means the file as a whole. */

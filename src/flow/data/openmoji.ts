@@ -18,15 +18,17 @@ export interface OpenMojiEntry {
   captions: string[]; // 'red apple', then tags, then 'food fruit', 'food drink'
 }
 
+/** 256 well-known pictures, or all. */
 export type OpenMojiSet = 'popular' | 'all';
 
+/** Which pictures, how large, and where they are kept. */
 export interface OpenMojiOptions {
   size?: number; // pixels on a side: 32 or 64
   set?: OpenMojiSet; // 256 well-known ones, or all (2,465; 4,495 with skin tones)
   skinTones?: boolean; // whether 'all' has the five skin tones of every person and hand
   cacheFolder?: string; // where the pixels are kept between runs
-  onProgress?: (done: number, total: number) => void;
-  onWarning?: (message: string) => void;
+  onProgress?: (done: number, total: number) => void; // after each image
+  onWarning?: (message: string) => void; // what was done without
 }
 
 const layout = 1; // part of the cache's key: change it when the drawing below changes

@@ -18,6 +18,7 @@ import { readBytes, readTensors, writeAtomic, writeTensors } from '../../tensor/
 import { networkNames, Pipeline } from '../pipeline.ts';
 import type { NetworkName, PipelineParts, SamplingDefaults } from '../pipeline.ts';
 
+/** A model folder that cannot be used: which file, and what is wrong with it. */
 export class ModelFolderError extends Error {
   override name = 'ModelFolderError';
 }
@@ -87,6 +88,7 @@ export async function openModule<M extends Module>(folder: string, part: string,
   return module;
 }
 
+/** How weights are stored. */
 export interface SaveOptions {
   /** Storage of the weights: f16 for release. */
   dtype?: 'F16' | 'F32';

@@ -3,9 +3,11 @@ import type { CLIPTextConfig, UNetConfig, VAEConfig } from '../../nn/index.ts';
 import type { FixedStepSolver } from '../solvers.ts';
 import type { TrainOptions } from '../trainer.ts';
 
+/** A stage of the recipe. */
 export type StageName = 'tokenizer' | 'vae' | 'teacher' | 'pairs' | 'reflow' | 'distill' | 'evaluate';
 export const stageNames = ['tokenizer', 'vae', 'teacher', 'pairs', 'reflow', 'distill', 'evaluate'] as const;
 
+/** All of a run: data, networks, and how each stage trains. */
 export interface Recipe {
   name: string;
   seed: number;
@@ -40,6 +42,7 @@ export interface Recipe {
   evaluate: { count: number; steps: number; guidanceScale: number };
 }
 
+/** How many pairs, and how the flow that makes them is solved. */
 export interface PairOptions {
   count: number;
   steps: number;
@@ -231,7 +234,9 @@ const large: Recipe = {
 };
 
 export const presets = { emoji, tiny, large } satisfies Record<string, Recipe>;
+/** A recipe that comes with the library. */
 export type PresetName = keyof typeof presets;
+/** 'emoji', 'tiny', 'large' */
 export const presetNames = Object.keys(presets) as PresetName[];
 
 /** A preset of one's own to change. */

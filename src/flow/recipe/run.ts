@@ -25,11 +25,15 @@ export interface Artist {
       footer?: string;
     },
   ): Promise<void>;
+  /** The loss over the steps. */
   curve(file: string, options: { title: string; log: LogLine[] }): Promise<void>;
 }
 
+/** What a run tells and asks the outside. All are optional. */
 export interface RunHooks {
+  /** A line for people. */
   say?(line: string): void;
+  /** After every training step. */
   progress?(progress: Progress): void;
   artist?: Artist;
   signal?: AbortSignal;

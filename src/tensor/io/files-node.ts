@@ -12,8 +12,11 @@ import {
 
 /** The calls that writing needs; a test replaces them by a full disk. */
 export interface Disk {
+  /** As in node:fs/promises. */
   open(path: string, flags: string): Promise<FileHandle>;
+  /** As in node:fs/promises. */
   rename(from: string, to: string): Promise<void>;
+  /** As in node:fs/promises. */
   rm(path: string, options: { force: boolean }): Promise<void>;
 }
 

@@ -1,0 +1,15 @@
+/** The library with what needs Node: files of weights, model folders, image data, and whole training runs. */
+export * from './index.ts';
+export { readTensors, writeTensors } from './tensor/io/files-node.ts';
+export type { Disk } from './tensor/io/files-node.ts';
+export { loadImageFolder, DataError } from './flow/data/image-folder.ts';
+export type { DataProblem, ImageFolderOptions } from './flow/data/image-folder.ts';
+export { loadOpenMoji, openMojiAttribution } from './flow/data/openmoji.ts';
+export type { OpenMojiOptions, OpenMojiSet } from './flow/data/openmoji.ts';
+export type { CaptionedImages } from './flow/data/captioned-images.ts';
+export { ModelFolderError, openModelFolder, openModule, saveModule } from './flow/recipe/model-folder.ts';
+export type { SaveOptions } from './flow/recipe/model-folder.ts';
+export { preset, presetNames } from './flow/recipe/recipe.ts';
+export type { PairOptions, PresetName, Recipe, StageName } from './flow/recipe/recipe.ts';
+export { Interrupted, runRecipe, savedRecipe } from './flow/recipe/stages.ts';
+export type { Artist, RunHooks } from './flow/recipe/run.ts';
