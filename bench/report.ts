@@ -1,8 +1,10 @@
 /** A whole run: the ceilings, then every part that is wanted, as data that can be kept. */
 import { currentGpu } from '../src/tensor/index.ts';
+import { bareRow, besideBare } from './bare.ts';
+import type { BesideBare } from './bare.ts';
 import { commit, processors, withForeignShare } from './machine.ts';
 import { measure, row } from './measure.ts';
-import type { Budget, Result } from './measure.ts';
+import type { Budget, Line, Result } from './measure.ts';
 import { measureOverhead } from './overhead.ts';
 import type { Overhead } from './overhead.ts';
 import { measurePeak } from './peak.ts';
@@ -20,11 +22,12 @@ export interface Report {
   foreignShare?: number;
   peak: Peak;
   parts: Record<string, Result[]>;
+  bare?: BesideBare[];
   overhead?: Overhead[];
   soak?: Soak[];
 }
 
-export const ALL_PARTS = [...Object.keys(PARTS), 'overhead', 'soak'];
+export const ALL_PARTS = [...Object.keys(PARTS), 'bare', 'overhead', 'soak'];
 
 export interface Options extends Budget {
   parts: readonly string[];
@@ -44,6 +47,11 @@ export async function bench({ parts, soakSteps, print = console.log, ...budget }
       print(`\n${name}`);
       report.parts[name] = await measure(lines(), peak, budget, print);
     }
+    if (parts.includes('bare')) {
+      print('\nbare');
+      const fits = ({ flop = 0 }: Line) => flop / peak.gflops / 1e6 <= budget.longest;
+      report.bare = await besideBare([...PARTS.matmul(), ...PARTS.conv()].filter(fits), print);
+    }
     if (parts.includes('overhead')) {
       print('\noverhead');
       report.overhead = await measureOverhead(budget.seconds, print);
@@ -57,13 +65,14 @@ export async function bench({ parts, soakSteps, print = console.log, ...budget }
   return { ...report, foreignShare };
 }
 
-export function textOf({ peak, parts, overhead, soak, foreignShare, ...about }: Report): string {
+export function textOf({ peak, parts, bare, overhead, soak, foreignShare, ...about }: Report): string {
   const noise =
     foreignShare === undefined ? '' : `others used ${(100 * foreignShare).toFixed(0)} % of the processors\n`;
   return [
     headOf(about),
     noise + peakRow(peak),
     ...Object.entries(parts).map(([name, results]) => `\n${name}\n${results.map(row).join('\n')}`),
+    ...(bare?.length ? [`\nbare\n${bare.map(bareRow).join('\n')}`] : []),
     ...(overhead
       ? [
           `\noverhead\n${overhead.map(({ name, value, unit }) => `${name.padEnd(62)} ${value.toFixed(1).padStart(8)} ${unit}`).join('\n')}`,

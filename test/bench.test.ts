@@ -1,5 +1,6 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { besideBare } from '../bench/bare.ts';
 import { checkGradients, checkResult } from '../bench/check.ts';
 import { processorSlug, slug } from '../bench/machine.ts';
 import { measure } from '../bench/measure.ts';
@@ -54,7 +55,7 @@ test('every part runs within a small budget, and its report is JSON', async () =
   const options = { parts, seconds: 0.02, longest: 4, soakSteps: 12 };
   const whole = await bench({ ...options, print: (text) => printed.push(text) });
   const report = JSON.parse(JSON.stringify(whole)) as Report;
-  assert.equal([...Object.keys(report.parts), 'overhead', 'soak'], parts);
+  assert.equal([...Object.keys(report.parts), 'bare', 'overhead', 'soak'], parts);
   for (const value of Object.values(report.peak)) assert.ok(value > 0);
   const results = Object.values(report.parts).flat();
   for (const { name, milliseconds, leftOut } of results) assert.ok(leftOut ? !milliseconds : milliseconds! > 0, name);
@@ -67,6 +68,18 @@ test('every part runs within a small budget, and its report is JSON', async () =
   const text = textOf(report);
   for (const { name } of [...results, ...report.overhead!, ...report.soak!]) assert.ok(text.includes(name), name);
   assert.ok(printed.length > results.length);
+});
+
+test('a product beside the bare kernel', async () => {
+  const [line] = PARTS.matmul();
+  const printed: string[] = [];
+  const results = await besideBare([line], (text) => printed.push(text));
+  if (gpu.capabilities.subgroupSize !== 8) return assert.match(printed.join(), /^left out: .*subgroups of 8/);
+  assert.equal(
+    results.map(({ name }) => name),
+    [line.name],
+  );
+  assert.ok(results[0].share > 0.2 && results[0].share < 5, printed.join());
 });
 
 test('a training step is timed when its loss falls', async () => {
