@@ -8,12 +8,14 @@ import { runOp } from './ops.ts';
 import { runOptim } from './optim.ts';
 import type { Result } from './report.ts';
 import { Context, Skip, type Runner } from './runner.ts';
+import { runSched } from './sched.ts';
 import { runTok } from './tok.ts';
 
 /** Group → runner. A group without one is skipped. */
 export const runners: Record<string, Runner> = {
   op: runOp,
   optim: runOptim,
+  sched: runSched,
   tok: runTok,
   frechet: runFrechet,
   ...networkRunners,
