@@ -42,7 +42,7 @@ test('a rule that gives other numbers is noticed', async () => {
 });
 
 const golden = await Golden.open('test/data/golden');
-for (const group of ['frechet', 'optim', 'op', 'train', 'lpips']) {
+for (const group of ['frechet', 'optim', 'op', 'train', 'lpips', 'sched']) {
   test(`PyTorch's numbers: ${group}`, async () => {
     const { results } = await verify(
       golden,
@@ -95,7 +95,7 @@ test('the command prints a line per group, ends with the counts, and fails when 
 test('a group or a filter that means nothing is said so', async () => {
   await rejects(
     run('test/data/golden', '--group', 'ops'),
-    /no group ops in this folder; there are op, optim, frechet, lpips, train/,
+    /no group ops in this folder; there are op, optim, frechet, lpips, train, sched/,
   );
   await rejects(run('test/data/golden', '--filter', '('), /not a regular expression/);
   await rejects(run('test/data/golden', '--filter', 'xyz'), /no case matches/);
@@ -108,7 +108,7 @@ else {
     const whole = await Golden.open(all);
     const { results } = await verify(
       whole,
-      whole.cases.filter((c) => ['op', 'optim', 'tok', 'frechet', 'train', 'lpips'].includes(c.group)),
+      whole.cases.filter((c) => ['op', 'optim', 'tok', 'frechet', 'train', 'lpips', 'sched'].includes(c.group)),
     );
     assert.equal(failed(results), []);
   });
