@@ -5,7 +5,7 @@ import type { Tensor } from '../../tensor/index.ts';
 
 /** What a step may need besides the network's output. */
 export interface StepOptions {
-  /** Draws fresh noise of the sample's shape. Called only by steps that add noise, as often as diffusers draws some. */
+  /** Draws fresh noise of the sample's shape. Called once by every step that adds noise. */
   noise?: () => Tensor;
   /** DDIM: how much of DDPM's noise to add, 0 to 1. */
   eta?: number;
