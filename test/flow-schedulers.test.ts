@@ -4,25 +4,19 @@ import * as assert from 'uvu/assert';
 import { add, init, mul, noGrad, scope, sub, tensor } from '../src/tensor/index.ts';
 import type { Tensor } from '../src/tensor/index.ts';
 import { normal } from '../src/tensor/random.ts';
-import { diffusionTimestepOf, flowTimeOf, velocityOfDiffusion } from '../src/flow/diffusion-velocity.ts';
 import { gaussianVelocity } from '../src/flow/oracle.ts';
-import { createScheduler, DiffusionScheduler, NoiseSchedule, schedulerNames } from '../src/flow/schedulers/index.ts';
+import { createScheduler, DiffusionScheduler, schedulerNames } from '../src/flow/schedulers/index.ts';
 import type { Denoiser, Scheduler } from '../src/flow/schedulers/index.ts';
 import { interpolate, linspace, roundHalfEven, spaced, timestepOfSigma } from '../src/flow/schedulers/spacing.ts';
 import { euler, heun } from '../src/flow/solvers.ts';
 import { assertNear } from './check-op.ts';
+import { gaussianNoise, make, schedule, trained } from './gaussian-diffusion.ts';
 
 const test = suite('flow: schedulers');
 const gpu = await init();
 test.after(() => gpu.destroy());
 /** A test that frees its tensors: the next one may look at the memory. */
 const fact = (name: string, body: () => void | Promise<void>) => test(name, () => scope(async () => body()));
-
-/** What Stable Diffusion was trained with. */
-const trained = { num_train_timesteps: 1000, beta_start: 0.00085, beta_end: 0.012, beta_schedule: 'scaled_linear' } as const; // prettier-ignore
-const make = (_class_name: string, config: object = {}) =>
-  createScheduler({ ...trained, clip_sample: false, set_alpha_to_one: false, ..._class_name && { _class_name }, ...config }); // prettier-ignore
-const schedule = new NoiseSchedule(trained);
 
 /** ε = 0.7 cos(0.0015 t) x + 0.25 sin(0.9 i + 0.004 t) */
 const toy: Denoiser = (x, t) => {
@@ -150,15 +144,6 @@ fact('another class for the same model takes over the fields that both have', ()
   assert.equal(other.timesteps, [751, 501, 251, 1]);
 });
 
-/** ε of x = α image + σ noise when the image is N(mean, deviation²) in every coordinate. */
-const gaussianNoise =
-  (mean: number, deviation: number): Denoiser =>
-  (x, t) => {
-    const sigma = interpolate(schedule.sigmas.map(Math.log), t);
-    const alpha = 1 / Math.hypot(1, Math.exp(sigma));
-    const noise = Math.exp(sigma) * alpha;
-    return mul(sub(x, alpha * mean), noise / (alpha ** 2 * deviation ** 2 + noise ** 2));
-  };
 const noise = normal(3, 'schedulers', 4096);
 const rms = (a: ArrayLike<number>, b: (i: number) => number) =>
   Math.sqrt(Array.from(a).reduce((sum, x, i) => sum + (x - b(i)) ** 2, 0) / a.length);
@@ -283,95 +268,6 @@ fact('rectified flow: run follows the flow as solvers.ts does, and one Euler ste
     const error = rms(await end('rk45', steps), (i) => 1.5 + 0.3 * noise[i]);
     assert.ok(error < 1e-4, `RK45 in ${steps} spans: ${error}`);
   }
-});
-
-fact('the timesteps of Stable Diffusion stand at these times of the rectified flow', () => {
-  for (const [k, t] of [
-    [999, 0.064],
-    [750, 0.1961],
-    [500, 0.3819],
-    [250, 0.5897],
-    [100, 0.7441],
-    [0, 0.9717],
-  ]) {
-    assert.ok(Math.abs(flowTimeOf(k, schedule) - t) < 6e-5, `${k}: ${flowTimeOf(k, schedule)}`);
-    assert.ok(Math.abs(diffusionTimestepOf(flowTimeOf(k, schedule), schedule) - k) < 1e-6, String(k));
-  }
-  assert.equal([diffusionTimestepOf(0, schedule), diffusionTimestepOf(1, schedule)], [999, 0]);
-});
-
-fact('a network of noise, of the image or of v becomes the velocity of the flow, exactly', async () => {
-  const z = tensor(noise, [4096]);
-  const epsilon = gaussianNoise(1.5, 0.3);
-  const known = (x: Tensor, k: number) => {
-    const sigma = Math.exp(interpolate(schedule.sigmas.map(Math.log), k));
-    return { alpha: 1 / Math.hypot(1, sigma), sigma: sigma / Math.hypot(1, sigma), e: epsilon(x, k) };
-  };
-  const image: Denoiser = (x, k) => {
-    const { alpha, sigma, e } = known(x, k);
-    return mul(sub(x, mul(e, sigma)), 1 / alpha);
-  };
-  const v: Denoiser = (x, k) => {
-    const { alpha, sigma, e } = known(x, k);
-    return sub(mul(e, alpha), mul(image(x, k), sigma));
-  };
-  for (const [type, network] of [
-    ['epsilon', epsilon],
-    ['sample', image],
-    ['v_prediction', v],
-  ] as const) {
-    const velocity = velocityOfDiffusion(network, schedule, type);
-    for (const t of [0.0641, 0.2, 0.5, 0.8, 0.97])
-      assertNear(
-        await velocity(z, t).read(),
-        await gaussianVelocity(1.5, 0.3)(z, t).read(),
-        3e-5 / t,
-        `${type} at ${t}`,
-      );
-  }
-});
-
-fact('RK45 along the velocity and DPM-Solver on the noise end at the same samples', async () => {
-  const epsilon = gaussianNoise(1.5, 0.3);
-  const first = flowTimeOf(999, schedule),
-    last = flowTimeOf(0, schedule);
-  const velocity = velocityOfDiffusion(epsilon, schedule);
-  // The part of the flow that the diffusion knows, as a flow of its own; both ends at the scale of the flow.
-  const flow = make('RectifiedFlow', { solver: 'rk45' });
-  flow.setTimesteps(1);
-  const size = (t: number) => Math.hypot(t, 1 - t);
-  const along: Denoiser = (z, t) => mul(velocity(z, first + (last - first) * (1 - t / 1000)), last - first);
-  const ended = await flow.run(
-    along,
-    tensor(
-      noise.map((x) => x * size(first)),
-      [4096],
-    ),
-  );
-  const solver = make('DPMSolverMultistepScheduler', { solver_order: 3 });
-  solver.setTimesteps(200);
-  const solved = await solver.run(epsilon, tensor(noise, [4096]));
-  assertNear(
-    await solved.read(),
-    (await ended.read()).map((z) => z / size(last)),
-    2e-3,
-    'end',
-  );
-});
-
-fact('what the network is conditioned on reaches it, outside the known times too', async () => {
-  const heard: [number, string][] = [];
-  const velocity = velocityOfDiffusion(
-    (x: Tensor, k: number, text: string) => (heard.push([k, text]), mul(x, 0)),
-    schedule,
-  );
-  const z = tensor([1, 2], [1, 2]);
-  const [at0, at1] = [await velocity(z, 0, 'a').read(), await velocity(z, 1, 'b').read()];
-  assert.equal(heard.map(([, text]) => text), ['a', 'b']); // prettier-ignore
-  assertNear(heard.map(([k]) => k), [999, 0], 1e-9, 'timesteps'); // prettier-ignore
-  assertNear(at0, [1 / flowTimeOf(999, schedule), 2 / flowTimeOf(999, schedule)], 1e-6, 'held at the noisy end');
-  assertNear(at1, [1 / flowTimeOf(0, schedule), 2 / flowTimeOf(0, schedule)], 1e-6, 'held at the clean end');
-  assert.throws(() => velocity(z, NaN, 'c'), /^velocityOfDiffusion: t is NaN, must be from 0 to 1/);
 });
 
 fact('numbers are rounded, spaced and interpolated as NumPy does', () => {
