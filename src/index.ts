@@ -10,15 +10,20 @@ export * from './flow/rectified-flow.ts';
 export * from './flow/solvers.ts';
 export * from './flow/guidance.ts';
 export type { LatentShape } from './flow/latents.ts';
-export { Pipeline, PromptError } from './flow/pipeline.ts';
+export { Pipeline } from './flow/pipeline.ts';
+export type { PipelineParts } from './flow/pipeline.ts';
+export { PromptError } from './flow/pipelines/options.ts';
 export type {
+  DenoiseOptions,
   NetworkName,
-  PipelineParts,
   SampleOptions,
   SampleResult,
   SamplingDefaults,
+  StepReport,
   Timings,
-} from './flow/pipeline.ts';
+} from './flow/pipelines/options.ts';
+export { createScheduler, Scheduler, schedulerNames } from './flow/schedulers/index.ts';
+export type { Denoiser, RunOptions, SchedulerName, StepOptions } from './flow/schedulers/index.ts';
 export { train, TrainingError } from './flow/trainer.ts';
 export type { Checkpoint, CheckpointStore, LogLine, Progress } from './flow/trainer.ts';
 export type { TrainHooks, TrainOptions, TrainResult, TrainTask } from './flow/trainer.ts';

@@ -1,5 +1,6 @@
 /**
- * Classifier-free guidance in velocity space: push away from what the network does without a text.
+ * Classifier-free guidance: push away from what the network does without a text. v is what the network predicts: the
+ * velocity of a flow, or the noise of a diffusion.
  *
  *     v = v(z, t | null) + α (v(z, t | text) − v(z, t | null))
  *
@@ -7,21 +8,20 @@
  */
 import { addScaled, concat, narrow, scope, sub } from '../tensor/index.ts';
 import type { Tensor } from '../tensor/index.ts';
-import type { Velocity } from './rectified-flow.ts';
 
-/** The network: z: [B, H, W, C], text: [B, T, D] → velocity [B, H, W, C]. */
-export type ConditionalVelocity = (z: Tensor, t: number, text: Tensor) => Tensor;
+/** The network: z: [B, H, W, C], t: its time or timestep, text: [B, T, D] → [B, H, W, C]. */
+export type ConditionalNetwork = (z: Tensor, t: number, text: Tensor) => Tensor;
 
 /**
- * The velocity for given texts. Both halves run as one batch, the one without text first; α ≤ 1 asks for the text alone
+ * The network for given texts. Both halves run as one batch, the one without text first; α ≤ 1 asks for the text alone
  * and costs half. nullText may be a negative prompt: [B, T, D] like text.
  */
 export function guided(
-  network: ConditionalVelocity,
+  network: ConditionalNetwork,
   text: Tensor,
   nullText: Tensor | undefined,
   alpha: number,
-): Velocity {
+): (z: Tensor, t: number) => Tensor {
   if (Number.isNaN(alpha)) throw new RangeError('guided: alpha is NaN');
   if (alpha <= 1 || !nullText) return (z, t) => scope(() => network(z, t, text));
   return (z, t) =>

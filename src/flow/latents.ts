@@ -7,8 +7,12 @@ export type LatentShape = readonly [height: number, width: number, channels: num
 export const latentSize = ([h, w, c]: LatentShape): number => h * w * c;
 
 /** Noise for one image: drawn as PyTorch's CPU generator would for [C, H, W], laid out as [H, W, C]. */
-export function seededNoise(seed: number, [h, w, c]: LatentShape): Float32Array {
-  const drawn = new TorchGenerator(seed).randn(h * w * c);
+export const seededNoise = (seed: number, shape: LatentShape): Float32Array =>
+  drawNoise(new TorchGenerator(seed), shape);
+
+/** The next noise of a generator. */
+export function drawNoise(generator: TorchGenerator, [h, w, c]: LatentShape): Float32Array {
+  const drawn = generator.randn(h * w * c);
   const out = new Float32Array(drawn.length);
   for (let channel = 0; channel < c; channel++) {
     for (let pixel = 0; pixel < h * w; pixel++) out[pixel * c + channel] = drawn[channel * h * w + pixel];

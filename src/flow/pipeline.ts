@@ -1,26 +1,20 @@
-/** Text → image: tokenizer, text encoder, flow network, decoder. No files here; see recipe/model-folder.ts. */
+/** Text (and image) → image: tokenizer, text encoder, denoising network, decoder. No files here; see recipe/model-folder.ts. */
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../nn/index.ts';
 import type { ClipTokenizer } from '../nn/tokenizer.ts';
-import { currentGpu, noGrad, scope, tensor } from '../tensor/index.ts';
+import { add, concat, mul, noGrad, scope, sub, tensor } from '../tensor/index.ts';
 import type { Tensor } from '../tensor/index.ts';
 import { guided } from './guidance.ts';
-import type { ConditionalVelocity } from './guidance.ts';
-import { latentSize, seededNoise, unscaleLatents } from './latents.ts';
-import type { LatentScale, LatentShape } from './latents.ts';
-import { timestepOf } from './rectified-flow.ts';
-import { solve } from './solvers.ts';
-import type { SolverName } from './solvers.ts';
-
-/** The networks of one model: one step (distilled), the teacher, and what reflow made of it. */
-export const networkNames = ['unet', 'unet_teacher', 'unet_reflow'] as const;
-/** The name of a network, which is also its folder's. */
-export type NetworkName = (typeof networkNames)[number];
-
-/** How a network is best sampled, from scheduler/scheduler_config.json. */
-export interface SamplingDefaults {
-  steps: number;
-  guidanceScale: number;
-}
+import type { ConditionalNetwork } from './guidance.ts';
+import { latentSize } from './latents.ts';
+import type { LatentShape } from './latents.ts';
+import { concatenate, itemsOf } from './pipelines/arrays.ts';
+import { chooseScheduler, samplerName } from './pipelines/choose-scheduler.ts';
+import { Clock, denoise, seedsOf, startOf } from './pipelines/denoise.ts';
+import { decodeLatents, encodeImages, latentMask } from './pipelines/images.ts';
+import { NoiseSource } from './pipelines/noise.ts';
+import { PromptError } from './pipelines/options.ts';
+import type { NetworkName, SampleOptions, SampleResult, SamplingDefaults } from './pipelines/options.ts';
+import type { Scheduler } from './schedulers/index.ts';
 
 /** What a model is made of. */
 export interface PipelineParts {
@@ -29,61 +23,20 @@ export interface PipelineParts {
   vae: AutoencoderKL;
   networks: Partial<Record<NetworkName, UNet2DConditionModel>>;
   defaults: Partial<Record<NetworkName, SamplingDefaults>>;
+  /** The model's scheduler_config.json; a rectified flow, solved by Euler, unless given. */
+  scheduler?: { _class_name?: string };
 }
 
-/** What to draw, and how. */
-export interface SampleOptions {
-  prompts: string[];
-  /** One seed for each prompt; or one number, and the images count on from it. */
-  seeds: number | number[];
-  which?: NetworkName;
-  /** The network's own defaults unless given. */
-  steps?: number;
-  guidanceScale?: number;
-  negativePrompt?: string;
-  solver?: SolverName;
-  rtol?: number;
-  atol?: number;
-  /** [N, h, w, C] to start from, instead of noise by seed. */
-  noise?: Float32Array;
-  /** Images at once. */
-  batchSize?: number;
+/** How a batch begins, and what it is held to. */
+interface Beginning {
+  sample: Tensor;
+  start: number;
+  /** Channels that the network sees besides the latents. */
+  beside?: Tensor;
+  blend?(index: number, latents: Tensor): Tensor;
 }
 
-/** Where the time went. */
-export interface Timings {
-  /** Seconds, for all images together. */
-  text: number;
-  network: number;
-  decoder: number;
-  total: number;
-}
-
-/** The images, and how they came about. */
-export interface SampleResult {
-  /** [N, H, W, 3] in −1 … 1. */
-  images: Float32Array;
-  count: number;
-  height: number;
-  width: number;
-  /** [N, h, w, C], as the flow ended. */
-  latents: Float32Array;
-  seeds: number[];
-  steps: number;
-  guidanceScale: number;
-  solver: SolverName;
-  /** Network evaluations for one batch; guidance doubles what each costs. */
-  evaluations: number;
-  timings: Timings;
-  warnings: string[];
-}
-
-/** What was asked for cannot be painted. */
-export class PromptError extends Error {
-  override name = 'PromptError';
-}
-
-/** A whole model: text → image. `openModelFolder` makes one from files; `sample` draws. */
+/** A whole model: text → image, image → image, and painting inside a mask. `openModelFolder` makes one from files. */
 export class Pipeline {
   constructor(readonly parts: PipelineParts) {}
 
@@ -97,98 +50,83 @@ export class Pipeline {
 
   /** Shape of the latents that the networks were trained on. */
   get latentShape(): LatentShape {
-    const { sample_size, in_channels } = Object.values(this.parts.networks)[0]!.config;
-    return [sample_size, sample_size, in_channels];
+    const { sample_size, out_channels } = Object.values(this.parts.networks)[0]!.config;
+    return [sample_size, sample_size, out_channels];
   }
 
   /** Texts → [N, T, D], and what did not fit. */
   encodePrompts(prompts: string[]): { text: Tensor; warnings: string[] } {
     const { tokenizer, textEncoder } = this.parts;
     const { ids, cut } = tokenizer.encodeBatch(prompts);
-    const warnings = [
-      ...new Set(
-        cut.flatMap((rest, i) =>
-          rest ? [`"${prompts[i]}" is longer than ${tokenizer.maxLength} tokens; left out: "${rest}"`] : [],
-        ),
-      ),
-    ];
+    const warnings = cut.flatMap((rest, i) =>
+      rest ? [`"${prompts[i]}" is longer than ${tokenizer.maxLength} tokens; left out: "${rest}"`] : [],
+    );
     const text = noGrad(() =>
       scope(
         () => textEncoder.forward(tensor(ids, [prompts.length, tokenizer.maxLength], { dtype: 'i32' })).lastHiddenState,
       ),
     );
-    return { text, warnings };
+    return { text, warnings: [...new Set(warnings)] };
   }
 
-  /** Latents [N, h, w, C] at the flow's scale → images [N, H, W, 3]. */
-  decode(latents: Tensor): Tensor {
-    return noGrad(() => scope(() => this.parts.vae.decode(latents)));
-  }
-
-  /** The network as a function of z, t and text. */
-  conditional(which: NetworkName): ConditionalVelocity {
+  /** The network as a function of latents, timestep and text. `beside`: [B, h, w, n] goes in behind the latents. */
+  conditional(which: NetworkName, beside?: Tensor): ConditionalNetwork {
     const network = this.network(which);
-    return (z, t, text) => noGrad(() => scope(() => network.forward(z, timestepOf(t), text)));
+    return (z, t, text) =>
+      noGrad(() =>
+        scope(() => {
+          if (!beside) return network.forward(z, t, text);
+          const times = z.shape[0] / beside.shape[0];
+          return network.forward(concat([z, concat(Array<Tensor>(times).fill(beside), { axis: 0 })]), t, text);
+        }),
+      );
   }
 
-  /** Draw an image for each prompt. @throws PromptError when a prompt, seed or noise does not fit */
+  /** Draw an image for each prompt. @throws PromptError when a prompt, seed, size, image, mask or noise does not fit */
   async sample(options: SampleOptions): Promise<SampleResult> {
-    const { prompts, which = 'unet', solver = 'euler', batchSize = 16 } = options;
+    const { prompts, which = 'unet', batchSize = 16 } = options;
+    const { vae } = this.parts;
+    const clock = new Clock();
     if (prompts.length === 0) throw new PromptError('no prompt');
     if (prompts.some((prompt) => prompt.trim() === ''))
       throw new PromptError('the prompt is empty\n  say what to paint, such as "red apple"');
-    const seeds =
-      typeof options.seeds === 'number' ? prompts.map((_, i) => (options.seeds as number) + i) : options.seeds;
-    if (seeds.length !== prompts.length) throw new PromptError(`${seeds.length} seeds for ${prompts.length} prompts`);
+    const seeds = seedsOf(options.seeds, prompts.length);
     const { steps = 1, guidanceScale = 1 } = { ...this.parts.defaults[which], ...defined(options) };
-    const shape = this.latentShape;
-    const size = latentSize(shape);
-    const noise = options.noise ?? concatenate(seeds.map((seed) => seededNoise(seed, shape)));
-    if (noise.length !== prompts.length * size) {
-      throw new PromptError(
-        `noise has ${noise.length} numbers; ${prompts.length} latents of [${shape.join(', ')}] have ${prompts.length * size}`,
-      );
-    }
+    const shape = this.#latentShapeOf(options);
+    this.#checkArrays(options, shape);
+    const negative = options.negativePrompt ?? '';
+    if (typeof negative !== 'string' && negative.length !== prompts.length)
+      throw new PromptError(`${negative.length} negative prompts for ${prompts.length} prompts`);
+    using scheduler = chooseScheduler(this.parts.scheduler ?? { _class_name: 'RectifiedFlow' }, options.scheduler);
     const results: { images: Float32Array; latents: Float32Array }[] = [];
-    const timings: Timings = { text: 0, network: 0, decoder: 0, total: 0 };
     const warnings = new Set<string>();
-    const start = performance.now();
-    let evaluations = 0;
-    let height = 0,
-      width = 0;
-    const timed = async <T>(what: 'text' | 'network' | 'decoder', work: () => T | Promise<T>): Promise<T> => {
-      const from = performance.now();
-      const result = await work();
-      await currentGpu().idle();
-      timings[what] += (performance.now() - from) / 1000;
-      return result;
-    };
-    for (let from = 0; from < prompts.length; from += batchSize) {
-      await scope(async () => {
-        const part = prompts.slice(from, from + batchSize);
-        const { text, nullText } = await timed('text', () => {
+    let [evaluations, height, width] = [0, 0, 0];
+    for (let first = 0; first < prompts.length; first += batchSize) {
+      const part = prompts.slice(first, first + batchSize);
+      const last = first + part.length;
+      const latents = await scope(async () => {
+        const { text, nullText } = await clock.time('text', () => {
           const encoded = this.encodePrompts(part);
           encoded.warnings.forEach((warning) => warnings.add(warning));
-          const none = guidanceScale > 1 ? this.encodePrompts(part.map(() => options.negativePrompt ?? '')) : undefined;
-          return { text: encoded.text, nullText: none?.text };
+          const without = part.map((_, i) => (typeof negative === 'string' ? negative : negative[first + i]));
+          return { text: encoded.text, nullText: guidanceScale > 1 ? this.encodePrompts(without).text : undefined };
         });
-        const z0 = tensor(noise.subarray(from * size, (from + part.length) * size), [part.length, ...shape]);
-        const velocity = guided(this.conditional(which), text, nullText, guidanceScale);
-        const solved = await timed('network', () =>
-          solve(solver, velocity, z0, { steps, rtol: options.rtol, atol: options.atol }),
+        scheduler.setTimesteps(steps);
+        const noises = new NoiseSource(seeds.slice(first, last), shape);
+        const begin = await clock.time('encoder', () =>
+          this.#begin({ ...options, steps }, scheduler, noises, first, last),
+        );
+        const network = guided(this.conditional(which, begin.beside), text, nullText, guidanceScale);
+        const solved = await clock.time('network', () =>
+          denoise(scheduler, network, begin.sample, { ...options, ...begin, noises, vae, first }),
         );
         evaluations = solved.evaluations;
-        const latents = (await solved.z.read()) as Float32Array;
-        const scaled = tensor(unscaleLatents(latents, shape[2], this.parts.vae.config as LatentScale), [
-          part.length,
-          ...shape,
-        ]);
-        const decoded = await timed('decoder', () => this.decode(scaled));
-        [, height, width] = decoded.shape;
-        results.push({ images: (await decoded.read()) as Float32Array, latents });
+        return (await solved.latents.read()) as Float32Array;
       });
+      const decoded = await clock.time('decoder', () => decodeLatents(vae, latents, [part.length, ...shape]));
+      ({ height, width } = decoded);
+      results.push({ images: decoded.images, latents });
     }
-    timings.total = (performance.now() - start) / 1000;
     return {
       images: concatenate(results.map((r) => r.images)),
       latents: concatenate(results.map((r) => r.latents)),
@@ -198,9 +136,9 @@ export class Pipeline {
       seeds,
       steps,
       guidanceScale,
-      solver,
+      sampler: samplerName(scheduler),
       evaluations,
-      timings,
+      timings: clock.stop(),
       warnings: [...warnings],
     };
   }
@@ -210,16 +148,85 @@ export class Pipeline {
     const { textEncoder, vae, networks } = this.parts;
     for (const module of [textEncoder, vae, ...Object.values(networks)]) module.dispose();
   }
-}
 
-export function concatenate(arrays: readonly Float32Array[]): Float32Array {
-  const out = new Float32Array(arrays.reduce((sum, a) => sum + a.length, 0));
-  let at = 0;
-  for (const array of arrays) {
-    out.set(array, at);
-    at += array.length;
+  #latentShapeOf({ height, width }: SampleOptions): LatentShape {
+    const { factor } = this.parts.vae;
+    const [h, w, channels] = this.latentShape;
+    const sides = { height: height ?? h * factor, width: width ?? w * factor };
+    for (const [name, side] of Object.entries(sides)) {
+      if (Number.isInteger(side / factor) && side > 0) continue;
+      const near = Math.max(factor, Math.round(side / factor) * factor) || factor;
+      throw new PromptError(`${name} is ${side}, must be a multiple of ${factor}\n  the nearest is ${near}`);
+    }
+    return [sides.height / factor, sides.width / factor, channels];
   }
-  return out;
+
+  /** Arrays that callers give must have the numbers of all images, or of one for all. */
+  #checkArrays({ prompts, noise, image, mask }: SampleOptions, [h, w, c]: LatentShape): void {
+    const { factor } = this.parts.vae;
+    const [H, W, N] = [h * factor, w * factor, prompts.length];
+    if (noise && noise.length !== N * h * w * c)
+      throw new PromptError(
+        `noise has ${noise.length} numbers; ${N} latents of [${h}, ${w}, ${c}] have ${N * h * w * c}`,
+      );
+    if (mask && !image) throw new PromptError('a mask without an image to keep the rest of\n  give image too');
+    for (const [name, array, each] of [
+      ['image', image, [H, W, 3]],
+      ['mask', mask, [H, W]],
+    ] as const) {
+      const size = each.reduce((n: number, d) => n * d, 1);
+      if (array && array.length !== size && array.length !== N * size)
+        throw new PromptError(
+          `${name} has ${array.length} numbers; ${N} of [${each.join(', ')}] have ${N * size}, one for all ${size}`,
+        );
+    }
+  }
+
+  /** Noise; or the image with noise, from the step that strength says. Draws in the order of diffusers. */
+  async #begin(
+    { noise, image, mask, strength, steps, which = 'unet' }: SampleOptions & { steps: number },
+    scheduler: Scheduler,
+    noises: NoiseSource,
+    first: number,
+    last: number,
+  ): Promise<Beginning> {
+    const shape = [last - first, ...noises.shape];
+    const size = latentSize(noises.shape);
+    const drawn = () => (noise ? tensor(noise.subarray(first * size, last * size), shape) : noises.next());
+    if (!image) return { sample: mul(drawn(), scheduler.initNoiseSigma), start: 0 };
+
+    const { vae } = this.parts;
+    const [H, W] = [noises.shape[0] * vae.factor, noises.shape[1] * vae.factor];
+    const pixels = itemsOf(image, H * W * 3, first, last);
+    const images = tensor(pixels, [last - first, H, W, 3]);
+    const amount = strength ?? (mask ? 1 : 0.8);
+    const start = startOf(steps, amount);
+    const sees = this.network(which).config.in_channels;
+    const inpaints = mask !== undefined && sees === 2 * noises.shape[2] + 1;
+    // A network made for inpainting begins with noise alone when nothing of the image is to stay.
+    const original = inpaints && amount === 1 ? undefined : await encodeImages(vae, images, noises.next());
+    const fresh = drawn();
+    const sample =
+      mask && amount === 1
+        ? mul(fresh, scheduler.initNoiseSigma)
+        : scheduler.addNoise(original!, fresh, scheduler.timesteps[start]);
+    if (!mask) return { sample, start };
+
+    const masks = itemsOf(mask, H * W, first, last);
+    const where = tensor(latentMask(masks, [H, W], noises.shape), [...shape.slice(0, 3), 1]);
+    if (inpaints) {
+      const hidden = pixels.map((value, i) => (masks[Math.floor(i / 3)] < 0.5 ? value : 0));
+      const rest = await encodeImages(vae, tensor(hidden, images.shape), noises.next());
+      return { sample, start, beside: concat([where, rest]) };
+    }
+    const blend = (index: number, latents: Tensor): Tensor =>
+      scope(() => {
+        const next = scheduler.timesteps[index + 1];
+        const kept = next === undefined ? original! : scheduler.addNoise(original!, fresh, next);
+        return add(kept, mul(sub(latents, kept), where));
+      });
+    return { sample, start, blend };
+  }
 }
 
 /** Without the fields that are undefined, which would hide defaults. */

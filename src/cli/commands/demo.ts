@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { currentGpu, init } from '../../tensor/index.ts';
 import { writeAtomic } from '../../tensor/io/files-node.ts';
 import { openModelFolder, readJson } from '../../flow/recipe/model-folder.ts';
-import type { NetworkName, SampleResult } from '../../flow/pipeline.ts';
+import type { NetworkName, SampleResult } from '../../flow/pipelines/options.ts';
 import { command, int, text } from '../command.ts';
 import { shippedModel } from '../default-model.ts';
 import { imagesFromFloats } from '../pictures/image.ts';

@@ -1,10 +1,9 @@
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { currentGpu, init } from '../../tensor/index.ts';
-import { networkNames } from '../../flow/pipeline.ts';
-import type { SampleResult } from '../../flow/pipeline.ts';
+import { networkNames } from '../../flow/pipelines/options.ts';
+import type { SampleResult } from '../../flow/pipelines/options.ts';
 import { openModelFolder } from '../../flow/recipe/model-folder.ts';
-import { solverNames } from '../../flow/solvers.ts';
 import { choice, command, flag, float, int, positional, required, text } from '../command.ts';
 import { shippedModel } from '../default-model.ts';
 import { imagesFromFloats } from '../pictures/image.ts';
@@ -24,7 +23,10 @@ export default command(
     num: int(1, 'how many images', { min: 1 }),
     guidance_scale: float(undefined, 'how much to follow the text; above 1 costs twice', { min: 0 }),
     negative_prompt: text(undefined, 'what to avoid, when guidance is above 1'),
-    solver: choice('euler', solverNames, 'how to follow the flow'),
+    scheduler: text(
+      undefined,
+      'how to sample; for a flow euler, heun, adams-bashforth, rk45; for a diffusion ddim, pndm, dpm++, euler, …',
+    ),
     out: text('out', 'folder for the PNGs'),
     grid: flag(false, 'also one picture with all images'),
   },
@@ -44,7 +46,7 @@ export default command(
         steps: options.steps,
         guidanceScale: options.guidance_scale,
         negativePrompt: options.negative_prompt,
-        solver: options.solver,
+        scheduler: options.scheduler,
       });
       for (const warning of result.warnings) console.error(`note: ${warning}`);
       await mkdir(out, { recursive: true });
@@ -59,7 +61,7 @@ export default command(
             negativePrompt: options.negative_prompt,
             settings: {
               Steps: result.steps,
-              Sampler: result.solver,
+              Sampler: result.sampler,
               'CFG scale': result.guidanceScale,
               Seed: result.seeds[i],
               Size: `${image.width}x${image.height}`,

@@ -6,6 +6,7 @@ import { runFrechet } from './frechet.ts';
 import { networkRunners } from './networks.ts';
 import { runOp } from './ops.ts';
 import { runOptim } from './optim.ts';
+import { runPipe } from './pipe.ts';
 import type { Result } from './report.ts';
 import { Context, Skip, type Runner } from './runner.ts';
 import { runSched } from './sched.ts';
@@ -15,6 +16,7 @@ import { runTok } from './tok.ts';
 export const runners: Record<string, Runner> = {
   op: runOp,
   optim: runOptim,
+  pipe: runPipe,
   sched: runSched,
   tok: runTok,
   frechet: runFrechet,

@@ -15,8 +15,10 @@ import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/ind
 import type { Module } from '../../nn/index.ts';
 import { ClipTokenizer } from '../../nn/tokenizer.ts';
 import { readBytes, readTensors, writeAtomic, writeTensors } from '../../tensor/io/files-node.ts';
-import { networkNames, Pipeline } from '../pipeline.ts';
-import type { NetworkName, PipelineParts, SamplingDefaults } from '../pipeline.ts';
+import { Pipeline } from '../pipeline.ts';
+import type { PipelineParts } from '../pipeline.ts';
+import { networkNames } from '../pipelines/options.ts';
+import type { NetworkName, SamplingDefaults } from '../pipelines/options.ts';
 
 /** A model folder that cannot be used: which file, and what is wrong with it. */
 export class ModelFolderError extends Error {
@@ -46,13 +48,14 @@ export async function openModelFolder(
     opened[name] = await openModule(folder, name, (config) => new UNet2DConditionModel(config));
   const scheduler = parts.includes('scheduler')
     ? await readJson(join(folder, 'scheduler', 'scheduler_config.json'))
-    : {};
+    : undefined;
   return new Pipeline({
     tokenizer,
     textEncoder,
     vae,
     networks: opened,
-    defaults: (scheduler.sampling ?? {}) as PipelineParts['defaults'],
+    defaults: (scheduler?.sampling ?? {}) as PipelineParts['defaults'],
+    scheduler,
   });
 }
 

@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { noGrad, scope, tensor } from '../../tensor/index.ts';
 import { readHeader, readTensors, writeTensors } from '../../tensor/io/files-node.ts';
 import { guided } from '../guidance.ts';
-import type { ConditionalVelocity } from '../guidance.ts';
+import type { ConditionalNetwork } from '../guidance.ts';
 import { latentSize, seededNoise } from '../latents.ts';
 import type { LatentShape } from '../latents.ts';
-import { concatenate } from '../pipeline.ts';
+import { concatenate } from '../pipelines/arrays.ts';
 import { fixedStepSolvers } from '../solvers.ts';
 import type { PairOptions } from './recipe.ts';
 import type { Run } from './run.ts';
@@ -21,7 +21,7 @@ export interface Pairs {
 }
 
 export interface PairSource {
-  network: ConditionalVelocity;
+  network: ConditionalNetwork;
   texts: TextTable;
   shape: LatentShape;
   /** The prompt of each pair. */

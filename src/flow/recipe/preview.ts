@@ -6,7 +6,7 @@ import { noGrad, scope, tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { guided } from '../guidance.ts';
 import { seededNoise, unscaleLatents } from '../latents.ts';
-import { concatenate } from '../pipeline.ts';
+import { concatenate } from '../pipelines/arrays.ts';
 import { timestepOf } from '../rectified-flow.ts';
 import { euler } from '../solvers.ts';
 import { openModule } from './model-folder.ts';

@@ -2,9 +2,9 @@
 import { join } from 'node:path';
 import { CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
 import { noGrad, scope } from '../../tensor/index.ts';
-import type { ConditionalVelocity } from '../guidance.ts';
+import type { ConditionalNetwork } from '../guidance.ts';
 import { timestepOf } from '../rectified-flow.ts';
-import type { NetworkName } from '../pipeline.ts';
+import type { NetworkName } from '../pipelines/options.ts';
 import { openModule, openTokenizer } from './model-folder.ts';
 import type { Run } from './run.ts';
 import { TextTable } from './texts.ts';
@@ -23,6 +23,6 @@ export const openNetwork = (run: Run, name: NetworkName): Promise<UNet2DConditio
   openModule(run.model, name, (config) => new UNet2DConditionModel(config));
 
 export const conditional =
-  (network: UNet2DConditionModel): ConditionalVelocity =>
+  (network: UNet2DConditionModel): ConditionalNetwork =>
   (z, t, text) =>
     noGrad(() => scope(() => network.forward(z, timestepOf(t), text)));

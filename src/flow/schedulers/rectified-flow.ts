@@ -2,7 +2,8 @@ import { addScaled, mul, scope } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { timeOf, timestepOf } from '../rectified-flow.ts';
 import type { Velocity } from '../rectified-flow.ts';
-import { euler, fixedStepSolvers, rk45 } from '../solvers.ts';
+import { fixedStepSolvers, rk45, solverNames } from '../solvers.ts';
+import type { SolverName } from '../solvers.ts';
 import { oneOf, positive } from './config.ts';
 import type { Config } from './config.ts';
 import { combineSamples } from './mix.ts';
@@ -11,7 +12,7 @@ import type { Denoiser } from './scheduler.ts';
 
 /** Fields of RectifiedFlow, the scheduler of this project's models. */
 export const rectifiedFlowFields = {
-  solver: oneOf('euler', ['euler', 'heun', 'rk45']),
+  solver: oneOf<SolverName>('euler', solverNames),
   rtol: positive(1e-5),
   atol: positive(1e-5),
 };
@@ -19,7 +20,8 @@ export const rectifiedFlowFields = {
 /**
  * Networks that predict the velocity of a rectified flow, told the timestep 1000 (1 − t).
  *
- *     euler   z' = z + (t' − t) · v(z, t)
+ *     euler             z' = z + (t' − t) · v(z, t)
+ *     adams-bashforth   z' = z + (t' − t) · (3 v(z, t) − v before) / 2
  *
  * Heun and RK45 ask the network several times between one timestep and the next: use `run`, which follows the flow from
  * each of `timesteps` to the next by `solvers.ts`. RK45 chooses its own steps in between: one timestep is enough.
@@ -46,17 +48,26 @@ export class RectifiedFlowScheduler extends Scheduler {
 
   protected advance(modelOutput: Tensor, index: number, sample: Tensor): Tensor {
     const { solver } = this.config;
-    if (solver !== 'euler')
+    const span = this.span(index);
+    if (solver === 'heun' || solver === 'rk45')
       throw new Error(`${this.name}: ${solver} asks the network several times a step\n  use run()`);
-    return euler(() => mul(modelOutput, this.span(index)), sample, 1);
+    const [before] = this.history;
+    if (solver === 'euler' || !before) {
+      if (solver !== 'euler') this.remember(modelOutput, 1);
+      return addScaled(sample, modelOutput, { s: span });
+    }
+    const next = addScaled(addScaled(sample, modelOutput, { s: 1.5 * span }), before, { s: -0.5 * span });
+    this.remember(modelOutput, 1);
+    return next;
   }
 
   protected override async walk(network: Denoiser, index: number, sample: Tensor): Promise<Tensor> {
+    const { solver, rtol, atol } = this.config;
+    if (solver === 'euler' || solver === 'adams-bashforth') return super.walk(network, index, sample, {});
     const from = timeOf(this.timesteps[index]),
       span = this.span(index);
     // The span as a flow of its own, from 0 to 1.
     const velocity: Velocity = (z, t) => scope(() => mul(network(z, timestepOf(from + span * t)), span));
-    const { solver, rtol, atol } = this.config;
     if (solver === 'rk45') return (await rk45(velocity, sample, { rtol, atol })).z;
     return scope(() => fixedStepSolvers[solver](velocity, sample, 1));
   }
