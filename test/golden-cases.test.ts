@@ -42,7 +42,7 @@ test('a rule that gives other numbers is noticed', async () => {
 });
 
 const golden = await Golden.open('test/data/golden');
-for (const group of ['frechet', 'optim', 'op', 'train', 'lpips', 'sched']) {
+for (const group of ['frechet', 'optim', 'op', 'train', 'lpips', 'sched', 'pipe']) {
   test(`PyTorch's numbers: ${group}`, async () => {
     const { results } = await verify(
       golden,
@@ -108,7 +108,7 @@ else {
     const whole = await Golden.open(all);
     const { results } = await verify(
       whole,
-      whole.cases.filter((c) => ['op', 'optim', 'tok', 'frechet', 'train', 'lpips', 'sched'].includes(c.group)),
+      whole.cases.filter((c) => ['op', 'optim', 'tok', 'frechet', 'train', 'lpips', 'sched', 'pipe'].includes(c.group)),
     );
     assert.equal(failed(results), []);
   });

@@ -15,7 +15,8 @@ interface Case {
 
 const folder = 'test/data/tokenizer';
 const read = (...path: string[]) => readFileSync(join(...path), 'utf8');
-const files = { vocab: read(folder, 'vocab.json'), merges: read(folder, 'merges.txt') };
+const vocabulary = 'test/data/golden/tok/synthetic';
+const files = { vocab: read(vocabulary, 'vocab.json'), merges: read(vocabulary, 'merges.txt') };
 const cases: Case[] = JSON.parse(read(folder, 'cases.json')).cases;
 const tokenizer = new ClipTokenizer(files);
 const { startId, endId } = tokenizer;
