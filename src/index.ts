@@ -19,7 +19,7 @@ export type {
   SampleOptions,
   SampleResult,
   SamplingDefaults,
-  StepReport,
+  SampleStep,
   Timings,
 } from './flow/pipelines/options.ts';
 export { createScheduler, Scheduler, schedulerNames } from './flow/schedulers/index.ts';

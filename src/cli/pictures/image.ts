@@ -13,11 +13,11 @@ export function imageFromFloats(values: Float32Array, width: number, height = wi
   return checked({ width, height, data: toBytes(values) });
 }
 
-/** values: [B, size, size, 3] in [-1, 1] → B pictures */
-export function imagesFromFloats(values: Float32Array, size: number): RgbImage[] {
-  const stride = size * size * 3;
+/** values: [B, height, width, 3] in [-1, 1] → B pictures */
+export function imagesFromFloats(values: Float32Array, width: number, height = width): RgbImage[] {
+  const stride = width * height * 3;
   return Array.from({ length: values.length / stride }, (_, i) =>
-    imageFromFloats(values.subarray(i * stride, (i + 1) * stride), size),
+    imageFromFloats(values.subarray(i * stride, (i + 1) * stride), width, height),
   );
 }
 

@@ -4,7 +4,7 @@ import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/ind
 import { ClipTokenizer } from '../../nn/tokenizer.ts';
 import { Pipeline } from '../../flow/pipeline.ts';
 import { NoiseSource } from '../../flow/pipelines/noise.ts';
-import type { SampleResult, StepReport } from '../../flow/pipelines/options.ts';
+import type { SampleResult, SampleStep } from '../../flow/pipelines/options.ts';
 import { RefinerPipeline } from '../../flow/pipelines/refiner.ts';
 import { tensor } from '../../tensor/index.ts';
 import type { HostTensor } from '../../tensor/io/safetensors.ts';
@@ -20,7 +20,7 @@ export const runPipe: Runner = async (c, context) => {
   const tokenizer = await syntheticTokenizer(context, c.tokenizer_pad);
   const limit = tolerance(c);
   const trace: ArrayLike<number>[] = [];
-  const onStep = async ({ latents }: StepReport) => void trace.push(await theirs(latents));
+  const onStep = async ({ latents }: SampleStep) => void trace.push(await theirs(latents));
   const prompts = Array<string>(c.batch).fill(c.prompt);
   const shared = {
     prompts,
@@ -65,7 +65,7 @@ interface Shared {
   height: number;
   width: number;
   batchSize: number;
-  onStep(report: StepReport): Promise<void>;
+  onStep(report: SampleStep): Promise<void>;
 }
 
 async function sample(c: GoldenCase, file: File, tokenizer: ClipTokenizer, shared: Shared): Promise<SampleResult> {

@@ -13,7 +13,7 @@ export interface SamplingDefaults {
 }
 
 /** After a step. */
-export interface StepReport {
+export interface SampleStep {
   /** 0 … steps − 1, of those that are run. */
   index: number;
   steps: number;
@@ -42,9 +42,10 @@ export interface DenoiseOptions {
   eta?: number;
   /** Images at once. */
   batchSize?: number;
-  onStep?(report: StepReport): void | Promise<void>;
+  /** Called after every step, before the next. */
+  onStep?(report: SampleStep): void | Promise<void>;
   /** Called every `previewSteps` steps (1) with the images that the network believes in: [B, H, W, 3] in −1 … 1. */
-  onPreview?(images: Float32Array, report: StepReport): void | Promise<void>;
+  onPreview?(images: Float32Array, report: SampleStep): void | Promise<void>;
   previewSteps?: number;
   /** Stops after the step that is being done. */
   signal?: AbortSignal;

@@ -122,6 +122,7 @@ export abstract class Scheduler {
     this.#history = [];
   }
 
+  /** For `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
