@@ -2,84 +2,120 @@ import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { currentGpu, init } from '../../tensor/index.ts';
 import { networkNames } from '../../flow/pipelines/options.ts';
-import type { SampleResult } from '../../flow/pipelines/options.ts';
+import type { NetworkName, SampleResult, SampleStep } from '../../flow/pipelines/options.ts';
+import type { Pipeline } from '../../flow/pipeline.ts';
 import { openModelFolder } from '../../flow/recipe/model-folder.ts';
-import { choice, command, flag, float, int, positional, required, text } from '../command.ts';
+import { choice, command, flag, float, int, positional, repeated, text } from '../command.ts';
 import { shippedModel } from '../default-model.ts';
-import { imagesFromFloats } from '../pictures/image.ts';
+import { imagesFromFloats, readImage, readMask } from '../pictures/image.ts';
 import { formatParameters, writePng } from '../pictures/png.ts';
 import { drawGrid } from '../pictures/sheet.ts';
+import { readRecorded } from '../repeat.ts';
+import type { Recorded } from '../repeat.ts';
 import { writeAtomic } from '../../tensor/io/files-node.ts';
 
 export default command(
   'sample',
-  'text → image',
+  'text → image; also image → image, and painting inside a mask',
   {
-    prompt: positional(text(required, 'what to paint, in quotes')),
+    prompt: positional(repeated(text(undefined, 'what to paint, in quotes; several for several pictures'))),
     model: text(undefined, "folder of a model in diffusers' layout (the one that ships)"),
-    which: choice('unet', networkNames, 'which of its networks: the distilled one, the teacher, or the reflowed one'),
-    steps: int(undefined, 'steps of the solver (1 for the distilled network, 25 for the teacher)', { min: 1 }),
-    seed: int(0, 'of the first image; the others count on', { min: 0 }),
-    num: int(1, 'how many images', { min: 1 }),
+    which: choice(
+      undefined,
+      networkNames,
+      'which of its networks: the distilled one (unet), the teacher, the reflowed',
+    ),
+    steps: int(undefined, 'steps of the scheduler (1 for the distilled network, 25 for the teacher)', { min: 1 }),
+    seed: int(undefined, 'of the first image; the others count on (0)', { min: 0 }),
+    num: int(1, 'how many images of each prompt', { min: 1 }),
     guidance_scale: float(undefined, 'how much to follow the text; above 1 costs twice', { min: 0 }),
     negative_prompt: text(undefined, 'what to avoid, when guidance is above 1'),
     scheduler: text(
       undefined,
-      'how to sample; for a flow euler, heun, adams-bashforth, rk45; for a diffusion ddim, pndm, dpm++, euler, …',
+      'of a flow: euler, heun, adams-bashforth, rk45; of a diffusion: ddim, ddpm, dpm++, euler, euler_a, lcm, pndm',
     ),
+    height: int(undefined, 'pixels, a multiple of 8 for Stable Diffusion', { min: 1 }),
+    width: int(undefined, 'likewise', { min: 1 }),
+    image: text(undefined, 'begin with this image instead of noise'),
+    strength: float(undefined, 'how much of that image is painted anew, 0 to 1 (0.8)', { min: 0, max: 1 }),
+    mask: text(undefined, 'paint only where this image is white'),
+    from: text(undefined, 'a picture made before: repeat it, with what is given here changed'),
+    batch_size: int(4, 'images at once', { min: 1 }),
+    preview: int(undefined, 'write what the network believes in after every so many steps', { min: 1 }),
     out: text('out', 'folder for the PNGs'),
     grid: flag(false, 'also one picture with all images'),
   },
   async (options) => {
-    const { prompt, num, seed, which, out } = options;
-    if (prompt.trim() === '') throw new Error('the prompt is empty\n  say what to paint, such as "red apple"');
+    const recorded: Recorded = options.from === undefined ? {} : await readRecorded(options.from);
+    const asked = { ...recorded, ...defined(options) };
+    const words = options.prompt?.length ? options.prompt : recorded.prompt === undefined ? [] : [recorded.prompt];
+    if (words.length === 0 || words.some((word) => word.trim() === ''))
+      throw new Error('the prompt is empty\n  say what to paint, such as "red apple"');
     const folder = options.model ?? shippedModel();
+    const which = options.which ?? networkOf(recorded) ?? 'unet';
+    for (const part of ['image', 'mask'] as const) {
+      if (recorded[part] && !options[part])
+        throw new Error(`${options.from}: was made with --${part} ${recorded[part]}\n  give it again`);
+    }
     await init();
     try {
       const loading = performance.now();
       const pipeline = await openModelFolder(folder, { networks: [which] });
       const loaded = (performance.now() - loading) / 1000;
+      const model = `${basename(resolve(folder))}/${which}`;
+      if (recorded.model && recorded.model !== model)
+        console.error(`note: ${options.from} was made with the model ${recorded.model}; this is ${model}`);
+      const prompts = words.flatMap((word) => Array<string>(options.num).fill(word));
+      const first = asked.seed ?? 0;
+      const seeds = prompts.map((_, i) => first + (i % options.num));
+      await mkdir(options.out, { recursive: true });
+      const names = prompts.map((prompt, i) => `${slug(prompt)}-${seeds[i]}`);
+      const size = sizeOf(pipeline, asked);
       const result = await pipeline.sample({
-        prompts: Array<string>(num).fill(prompt),
-        seeds: seed,
+        prompts,
+        seeds,
         which,
-        steps: options.steps,
-        guidanceScale: options.guidance_scale,
-        negativePrompt: options.negative_prompt,
-        scheduler: options.scheduler,
+        steps: asked.steps,
+        guidanceScale: asked.guidance_scale,
+        negativePrompt: asked.negative_prompt,
+        scheduler: asked.scheduler,
+        batchSize: options.batch_size,
+        ...size,
+        image: options.image === undefined ? undefined : await readImage(options.image, size),
+        mask: options.mask === undefined ? undefined : await readMask(options.mask, size),
+        strength: asked.strength,
+        previewSteps: options.preview,
+        onPreview: options.preview === undefined ? undefined : previewer(options.out, names, size),
+        onStep: showStep,
       });
       for (const warning of result.warnings) console.error(`note: ${warning}`);
-      await mkdir(out, { recursive: true });
-      const images = imagesFromFloats(result.images, result.width);
+      const images = imagesFromFloats(result.images, result.width, result.height);
       for (const [i, image] of images.entries()) {
-        const file = join(out, `${slug(prompt)}-${result.seeds[i]}.png`);
-        await writePng(
-          file,
-          image,
-          formatParameters({
-            prompt,
-            negativePrompt: options.negative_prompt,
-            settings: {
-              Steps: result.steps,
-              Sampler: result.sampler,
-              'CFG scale': result.guidanceScale,
-              Seed: result.seeds[i],
-              Size: `${image.width}x${image.height}`,
-              Model: `${basename(resolve(folder))}/${which}`,
-            },
-          }),
-        );
+        const file = join(options.out, `${names[i]}.png`);
+        const settings = {
+          Steps: result.steps,
+          Sampler: result.sampler,
+          'CFG scale': result.guidanceScale,
+          Seed: result.seeds[i],
+          Size: `${image.width}x${image.height}`,
+          Model: model,
+          ...(options.image
+            ? {
+                'Denoising strength': asked.strength ?? (options.mask ? 1 : 0.8),
+                'Init image': basename(options.image),
+              }
+            : {}),
+          ...(options.mask ? { Mask: basename(options.mask) } : {}),
+        };
+        const parameters = { prompt: prompts[i], negativePrompt: asked.negative_prompt, settings };
+        await writePng(file, image, formatParameters(parameters));
         console.log(file);
       }
       if (options.grid) {
-        const file = join(out, `${slug(prompt)}-grid.png`);
-        await writeAtomic(
-          file,
-          await drawGrid(
-            images.map((image, i) => ({ image, caption: `seed ${result.seeds[i]}` })),
-            { title: prompt },
-          ),
-        );
+        const file = join(options.out, `${slug(words.join(' '))}-grid.png`);
+        const caption = (i: number) => (words.length > 1 ? `${prompts[i]}, seed ${seeds[i]}` : `seed ${seeds[i]}`);
+        const cells = images.map((image, i) => ({ image, caption: caption(i) }));
+        await writeAtomic(file, await drawGrid(cells, { title: words.length > 1 ? '' : words[0] }));
         console.log(file);
       }
       console.log(describeTimes(result, loaded));
@@ -90,14 +126,45 @@ export default command(
   },
 );
 
+/** The size that is asked for, or else the model's own. */
+function sizeOf(
+  { latentShape, parts }: Pipeline,
+  { height, width }: Pick<Recorded, 'height' | 'width'>,
+): { height: number; width: number } {
+  const [h, w] = latentShape;
+  return { height: height ?? h * parts.vae.factor, width: width ?? w * parts.vae.factor };
+}
+
+const networkOf = ({ model }: Recorded): NetworkName | undefined =>
+  networkNames.find((name) => model?.endsWith(`/${name}`));
+
+/** A line that is redrawn, when a run takes long and somebody looks. */
+function showStep({ index, steps, first }: SampleStep): void {
+  if (!process.stderr.isTTY || steps === 1) return;
+  process.stderr.write(`\rfrom image ${first + 1}: step ${index + 1} of ${steps}${index + 1 === steps ? '\n' : ''}`);
+}
+
+const previewer =
+  (folder: string, names: string[], { width, height }: { width: number; height: number }) =>
+  async (images: Float32Array, { index, first }: SampleStep): Promise<void> => {
+    const step = `step-${String(index + 1).padStart(3, '0')}`;
+    for (const [i, picture] of imagesFromFloats(images, width, height).entries())
+      await writePng(join(folder, `${names[first + i]}-${step}.png`), picture);
+  };
+
 function describeTimes({ timings, evaluations, count, steps, guidanceScale }: SampleResult, loaded: number): string {
   const s = (seconds: number) => `${seconds.toFixed(3)} s`;
   return (
     `${count} image${count > 1 ? 's' : ''}, ${steps} step${steps > 1 ? 's' : ''}, guidance ${guidanceScale}, ` +
     `${evaluations} network evaluation${evaluations > 1 ? 's' : ''}${guidanceScale > 1 ? ' of twice the batch' : ''}: ` +
-    `text ${s(timings.text)}, U-Net ${s(timings.network)}, decoder ${s(timings.decoder)}; loading ${s(loaded)}`
+    `text ${s(timings.text)}, ${timings.encoder > 0.001 ? `encoder ${s(timings.encoder)}, ` : ''}` +
+    `U-Net ${s(timings.network)}, decoder ${s(timings.decoder)}; loading ${s(loaded)}`
   );
 }
+
+/** Without the options that were not given. */
+const defined = <T extends object>(options: T): Partial<T> =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;
 
 export const slug = (prompt: string): string =>
   prompt

@@ -1,5 +1,5 @@
 import sharp from 'sharp';
-import { toBytes } from '../../flow/data/captioned-images.ts';
+import { fromBytes, toBytes } from '../../flow/data/captioned-images.ts';
 
 /** One picture in memory. */
 export interface RgbImage {
@@ -19,6 +19,33 @@ export function imagesFromFloats(values: Float32Array, width: number, height = w
   return Array.from({ length: values.length / stride }, (_, i) =>
     imageFromFloats(values.subarray(i * stride, (i + 1) * stride), width, height),
   );
+}
+
+interface Size {
+  width: number;
+  height: number;
+}
+
+/** A picture of any format, cut to the size's proportions and scaled: [height, width, 3] in [-1, 1] */
+export async function readImage(path: string, size: Size): Promise<Float32Array> {
+  return fromBytes(await readPixels(path, size, 3));
+}
+
+/** White is 1, black 0, and so is what is transparent: [height, width] */
+export async function readMask(path: string, size: Size): Promise<Float32Array> {
+  return Float32Array.from(await readPixels(path, size, 1), (value) => value / 255);
+}
+
+async function readPixels(path: string, { width, height }: Size, channels: 1 | 3): Promise<Buffer> {
+  try {
+    const picture = sharp(path, { failOn: 'truncated' })
+      .rotate()
+      .flatten({ background: channels === 3 ? 'white' : 'black' });
+    const coloured = channels === 3 ? picture.toColourspace('srgb') : picture.toColourspace('b-w');
+    return await coloured.resize(width, height, { fit: 'cover', kernel: 'lanczos3' }).raw().toBuffer();
+  } catch (error) {
+    throw new Error(`${path}: cannot be read as an image: ${(error as Error).message.split('\n')[0].trim()}`);
+  }
 }
 
 /** As PNG; `width` × `height` asks for another size: larger in whole pixels where it divides, smaller smoothly. */

@@ -1,0 +1,167 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { runCommand } from '../src/cli/command.ts';
+import command from '../src/cli/commands/sample.ts';
+import { encodePng, imageFromFloats } from '../src/cli/pictures/image.ts';
+import { formatParameters, parseParameters, readPng, writePng } from '../src/cli/pictures/png.ts';
+import { readRecorded } from '../src/cli/repeat.ts';
+import { randoms } from './randoms.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'rectiflow-sample-'));
+const test = suite('sample');
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Run the command as from the shell; uvu looks at the exit code too, so it is put back. */
+async function sample(...words: string[]): Promise<{ lines: string[]; status: number | string | undefined }> {
+  const lines: string[] = [];
+  const { log, error } = console;
+  const before = process.exitCode;
+  console.log = console.error = (...parts: unknown[]) => void lines.push(parts.join(' '));
+  try {
+    await runCommand(command, words).catch((failure: Error) => {
+      lines.push(failure.message);
+      process.exitCode = 1;
+    });
+    return { lines, status: process.exitCode };
+  } finally {
+    Object.assign(console, { log, error });
+    process.exitCode = before;
+  }
+}
+const pixels = async (file: string) => [...(await readPng(file)).image.data];
+const path = (...parts: string[]) => join(folder, ...parts);
+
+test('several prompts, several images of each, one grid, and what each says of itself', async () => {
+  const { lines, status } = await sample(
+    'red apple',
+    'pizza',
+    '--num',
+    '2',
+    '--seed',
+    '5',
+    '--grid',
+    '--out',
+    path('a'),
+  );
+  assert.is(status, undefined, lines.join('\n'));
+  const files = ['pizza-5', 'pizza-6', 'red-apple-5', 'red-apple-6', 'red-apple-pizza-grid'].map((f) => `${f}.png`);
+  assert.equal(readdirSync(path('a')).sort(), files);
+  assert.match(lines.at(-1)!, /^4 images, 1 step, guidance 1, 1 network evaluation: text /);
+  const { parameters } = await readPng(path('a', 'pizza-6.png'));
+  assert.is(
+    parameters,
+    'pizza\nSteps: 1, Sampler: RectifiedFlow euler, CFG scale: 1, Seed: 6, Size: 32x32, Model: emoji/unet',
+  );
+});
+
+test('--from repeats a picture to the last bit, and changes what is given', async () => {
+  const how = ['--which', 'unet_reflow', '--steps', '4', '--scheduler', 'heun', '--guidance_scale', '1.5'];
+  await sample('penguin', ...how, '--seed', '11', '--negative_prompt', 'bird', '--out', path('b'));
+  const first = path('b', 'penguin-11.png');
+  const repeated = await sample('--from', first, '--out', path('c'));
+  assert.is(repeated.status, undefined, repeated.lines.join('\n'));
+  assert.equal(readFileSync(path('c', 'penguin-11.png')), readFileSync(first));
+  await sample('--from', first, '--seed', '12', '--out', path('c'));
+  const { prompt, negativePrompt, settings } = parseParameters(
+    (await readPng(path('c', 'penguin-12.png'))).parameters!,
+  );
+  assert.equal(
+    [prompt, negativePrompt, settings.Seed, settings.Sampler],
+    ['penguin', 'bird', '12', 'RectifiedFlow heun'],
+  );
+  assert.not.equal(await pixels(path('c', 'penguin-12.png')), await pixels(first));
+});
+
+test('an image to begin with, of any size and format; a mask keeps the rest of it', async () => {
+  const start = path('a', 'red-apple-5.png');
+  await sharp(start).resize(80, 60, { fit: 'fill' }).jpeg().toFile(path('start.jpg'));
+  const how = ['--which', 'unet_teacher', '--steps', '6', '--image', path('start.jpg')];
+  const whole = await sample('green apple', ...how, '--strength', '0.5', '--out', path('d'));
+  assert.is(whole.status, undefined, whole.lines.join('\n'));
+  assert.match(whole.lines.at(-1)!, /3 network evaluations of twice the batch: text .*, encoder /);
+  const { settings } = parseParameters((await readPng(path('d', 'green-apple-0.png'))).parameters!);
+  assert.equal([settings['Denoising strength'], settings['Init image']], ['0.5', 'start.jpg']);
+
+  const mask = Buffer.alloc(32 * 32, 0).fill(255, 0, 32 * 16); // the upper half
+  await sharp(mask, { raw: { width: 32, height: 32, channels: 1 } })
+    .png()
+    .toFile(path('mask.png'));
+  for (const prompt of ['pizza', 'rocket'])
+    await sample(prompt, ...how, '--mask', path('mask.png'), '--out', path('e'));
+  const [one, other] = [await pixels(path('e', 'pizza-0.png')), await pixels(path('e', 'rocket-0.png'))];
+  const change = (from: number, to: number) =>
+    one.slice(from, to).reduce((sum, v, i) => sum + Math.abs(v - other[from + i]), 0) / (to - from);
+  const [above, below] = [change(0, 32 * 16 * 3), change(32 * 24 * 3, 32 * 32 * 3)];
+  assert.ok(above > 20 && below < 2, `${above} above, ${below} well below`);
+  const again = await sample('--from', path('e', 'pizza-0.png'), '--out', path('f'));
+  assert.match(again.lines.join('\n'), /was made with --image start\.jpg\n {2}give it again/);
+});
+
+test('previews are written on the way', async () => {
+  const how = ['--which', 'unet_reflow', '--steps', '4', '--preview', '2', '--out', path('g')];
+  const { lines, status } = await sample('pizza', ...how);
+  assert.is(status, undefined, lines.join('\n'));
+  assert.equal(readdirSync(path('g')).sort(), ['pizza-0-step-002.png', 'pizza-0-step-004.png', 'pizza-0.png']);
+  assert.equal(await pixels(path('g', 'pizza-0-step-004.png')), await pixels(path('g', 'pizza-0.png')));
+});
+
+test('parameters of other tools are understood', async () => {
+  const image = imageFromFloats(randoms(12, 1, [-1, 1]), 2);
+  const text =
+    'a cat\nNegative prompt: dog\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 42, Size: 512x768, ' +
+    'Model hash: 6ce0161689, Model: v1-5-pruned-emaonly, Denoising strength: 0.7, Version: v1.6.0';
+  await writePng(path('other.png'), image, text);
+  const want = {
+    prompt: 'a cat',
+    negative_prompt: 'dog',
+    steps: 20,
+    guidance_scale: 7,
+    seed: 42,
+    width: 512,
+    height: 768,
+  };
+  const got = await readRecorded(path('other.png'));
+  assert.equal({ ...got, image: undefined, mask: undefined }, {
+    ...want, scheduler: 'dpm++', strength: 0.7, model: 'v1-5-pruned-emaonly', image: undefined, mask: undefined,
+  }); // prettier-ignore
+  for (const [sampler, name] of [
+    ['Euler a', 'euler_a'],
+    ['Euler', 'EulerDiscreteScheduler'],
+    ['DDIM', 'DDIMScheduler'],
+    ['PLMS', 'pndm'],
+    ['RectifiedFlow rk45', 'rk45'],
+  ]) {
+    // prettier-ignore
+    await writePng(path('s.png'), image, formatParameters({ prompt: 'x', settings: { Steps: 1, Sampler: sampler } }));
+    assert.is((await readRecorded(path('s.png'))).scheduler, name);
+  }
+});
+
+test('what is wrong is said', async () => {
+  writeFileSync(path('plain.png'), await encodePng(imageFromFloats(new Float32Array(12), 2)));
+  await writePng(path('bad.png'), imageFromFloats(new Float32Array(12), 2), 'x\nSteps: many, Seed: 1');
+  writeFileSync(path('no.png'), 'no picture');
+  for (const [words, message] of [
+    [[], /the prompt is empty/],
+    [['x', ' '], /the prompt is empty/],
+    [['--from', path('none.png')], /none\.png/],
+    [['--from', path('plain.png')], /does not say how it was made/],
+    [['--from', path('bad.png')], /parameters are damaged: steps is no number/],
+    [['x', '--image', path('no.png')], /no\.png: cannot be read as an image/],
+    [['x', '--mask', path('no.png')], /no\.png: cannot be read as an image/],
+    [['x', '--mask', path('plain.png')], /a mask without an image/],
+    [['x', '--height', '33'], /height is 33, must be a multiple of 4/],
+    [['x', '--scheduler', 'ddim'], /no scheduler ddim for a rectified flow/],
+    [['x', '--which', 'unet_reflow', '--image', path('plain.png'), '--strength', '0.1'], /leaves none of 1 steps/],
+  ] as const) {
+    const { lines, status } = await sample(...words, '--out', path('wrong'));
+    assert.match(lines.join('\n'), message);
+    assert.ok(status, lines.join('\n'));
+  }
+});
+
+test.run();
