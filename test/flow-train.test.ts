@@ -263,7 +263,7 @@ test('the sample command writes PNGs with their parameters, and a grid', () => {
   ]);
   assert.match(
     readFileSync(join(out, 'red-heart-8.png')).toString('latin1'),
-    /red heart\nSteps: 1, Sampler: euler, CFG scale: 1, Seed: 8, Size: 16x16/,
+    /red heart\nSteps: 1, Sampler: RectifiedFlow euler, CFG scale: 1, Seed: 8, Size: 16x16/,
   );
   assert.match(stdout, /3 images, 1 step.*text .* s, U-Net .* s, decoder .* s/);
 });
