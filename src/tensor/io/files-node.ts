@@ -1,14 +1,9 @@
 /** Files of tensors on disk (Node only): partial reads, and writes that never leave half a file behind. */
 import { open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname, basename, join } from 'node:path';
-import {
-  decodeFloat32,
-  headerLength,
-  parseHeader,
-  safetensorsChunks,
-  type Header,
-  type HostTensor,
-} from './safetensors.ts';
+import type { Bytes } from './bytes.ts';
+import { decodeFloat32, safetensorsChunks, type Header, type HostTensor } from './safetensors.ts';
+import { readSafetensorsHeader } from './safetensors-source.ts';
 
 /** The calls that writing needs; a test replaces them by a full disk. */
 export interface Disk {
@@ -31,7 +26,7 @@ export async function readBytes(path: string): Promise<Uint8Array> {
 
 /** Header of a safetensors file; reads nothing else. */
 export async function readHeader(path: string): Promise<Header> {
-  return withFile(path, async (file) => headerOf(file, path));
+  return withFile(path, readSafetensorsHeader);
 }
 
 /** Tensors of a safetensors file as f32: all, or those that `wanted` accepts; only their bytes are read. */
@@ -40,11 +35,11 @@ export async function readTensors(
   wanted: (name: string) => boolean = () => true,
 ): Promise<{ tensors: Record<string, HostTensor>; metadata: Record<string, string> }> {
   return withFile(path, async (file) => {
-    const { entries, metadata } = await headerOf(file, path);
+    const { entries, metadata } = await readSafetensorsHeader(file);
     const tensors: Record<string, HostTensor> = {};
     for (const [name, entry] of entries) {
       if (!wanted(name)) continue;
-      tensors[name] = decodeFloat32(name, entry, await readAt(file, entry.begin, entry.end - entry.begin, path));
+      tensors[name] = decodeFloat32(name, entry, await file.read(entry.begin, entry.end - entry.begin));
     }
     return { tensors, metadata };
   });
@@ -65,7 +60,7 @@ export async function writeTensors(
  */
 export async function writeAtomic(
   path: string,
-  chunks: string | Uint8Array | Iterable<Uint8Array>,
+  chunks: string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
   disk: Disk = { open, rename, rm },
 ): Promise<void> {
   const beside = join(dirname(path), `.${basename(path)}.${process.pid}.part`);
@@ -74,7 +69,7 @@ export async function writeAtomic(
   let file: FileHandle | undefined;
   try {
     file = await disk.open(beside, 'w');
-    for (const part of parts) await writeAll(file, part);
+    for await (const part of parts) await writeAll(file, part);
     await file.sync();
     await file.close();
     file = undefined;
@@ -103,35 +98,44 @@ async function syncFolder(folder: string, disk: Disk): Promise<void> {
   await handle?.close();
 }
 
-async function withFile<T>(path: string, use: (file: FileHandle) => Promise<T>): Promise<T> {
-  let file: FileHandle;
+/** A file that is read by ranges. @throws when it cannot be opened, saying why */
+export async function openBytes(path: string): Promise<Bytes> {
+  let file: FileHandle | undefined;
   try {
     file = await open(path, 'r');
+    const info = await file.stat();
+    if (info.isDirectory()) throw Object.assign(new Error(), { code: 'EISDIR' });
+    return fileBytes(file, info.size, path);
   } catch (error) {
+    await file?.close();
     throw explain(error, `cannot read ${path}`);
   }
+}
+
+function fileBytes(file: FileHandle, size: number, path: string): Bytes {
+  return {
+    name: path,
+    size,
+    async read(begin, length) {
+      const bytes = new Uint8Array(length);
+      for (let at = 0; at < length;) {
+        const { bytesRead } = await file.read(bytes, at, Math.min(1 << 30, length - at), begin + at);
+        if (bytesRead === 0) throw new Error(`cannot read ${path}: it ended at byte ${begin + at} while being read`);
+        at += bytesRead;
+      }
+      return bytes;
+    },
+    close: () => file.close(),
+  };
+}
+
+async function withFile<T>(path: string, use: (file: Bytes) => Promise<T>): Promise<T> {
+  const file = await openBytes(path);
   try {
     return await use(file);
   } finally {
     await file.close();
   }
-}
-
-async function headerOf(file: FileHandle, path: string): Promise<Header> {
-  const { size } = await file.stat();
-  const first = await readAt(file, 0, Math.min(8, size), path);
-  const length = headerLength(first, size, path);
-  return parseHeader(await readAt(file, 0, 8 + length, path), size, path);
-}
-
-async function readAt(file: FileHandle, position: number, length: number, path: string): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
-  for (let at = 0; at < length;) {
-    const { bytesRead } = await file.read(bytes, at, Math.min(1 << 30, length - at), position + at);
-    if (bytesRead === 0) throw new Error(`cannot read ${path}: it ended at byte ${position + at} while being read`);
-    at += bytesRead;
-  }
-  return bytes;
 }
 
 const reasons: Record<string, string> = {

@@ -17,3 +17,17 @@ export function floatToBfloat(value: number): number {
   if ((f & 0x7fffffff) > 0x7f800000) return (f >>> 16) | 0x40; // NaN stays NaN
   return ((f + 0x7fff + ((f >>> 16) & 1)) >>> 16) & 0xffff;
 }
+
+/** bfloat16 bits → f32. */
+export function bfloatsToFloats(bfloats: Uint16Array): Float32Array<ArrayBuffer> {
+  const out = new Uint32Array(bfloats.length);
+  for (let i = 0; i < out.length; i++) out[i] = bfloats[i] << 16;
+  return new Float32Array(out.buffer);
+}
+
+/** f32 → bfloat16 bits. */
+export function floatsToBfloats(floats: Float32Array): Uint16Array<ArrayBuffer> {
+  const out = new Uint16Array(floats.length);
+  for (let i = 0; i < out.length; i++) out[i] = floatToBfloat(floats[i]);
+  return out;
+}

@@ -8,7 +8,7 @@
  * Reading is strict: whatever is wrong is named together with the place and the file.
  * @see https://github.com/huggingface/safetensors#format
  */
-import { bfloatToFloat, floatsToHalves, floatToBfloat, halvesToFloats } from './half.ts';
+import { bfloatsToFloats, floatsToBfloats, floatsToHalves, halvesToFloats } from './half.ts';
 
 /** Bytes of one element. */
 export const dtypeBytes = {
@@ -28,9 +28,12 @@ export const dtypeBytes = {
 } as const;
 export type Dtype = keyof typeof dtypeBytes;
 
-export interface Entry {
+export interface Kind {
   dtype: Dtype;
   shape: number[];
+}
+
+export interface Entry extends Kind {
   /** Bytes from the start of the file. */
   begin: number;
   end: number;
@@ -88,7 +91,7 @@ export function parseHeader(bytes: Uint8Array, fileSize = bytes.length, file = '
 }
 
 /** One tensor as f32. `data` are the bytes of the entry alone. */
-export function decodeFloat32(name: string, { dtype, shape }: Entry, data: Uint8Array): HostTensor {
+export function decodeFloat32(name: string, { dtype, shape }: Kind, data: Uint8Array): HostTensor {
   const count = data.length / dtypeBytes[dtype];
   switch (dtype) {
     case 'F32':
@@ -96,7 +99,7 @@ export function decodeFloat32(name: string, { dtype, shape }: Entry, data: Uint8
     case 'F16':
       return { dtype, shape, data: halvesToFloats(new Uint16Array(aligned(data, 2), 0, count)) };
     case 'BF16':
-      return { dtype, shape, data: Float32Array.from(new Uint16Array(aligned(data, 2), 0, count), bfloatToFloat) };
+      return { dtype, shape, data: bfloatsToFloats(new Uint16Array(aligned(data, 2), 0, count)) };
     case 'F64':
       return { dtype, shape, data: Float32Array.from(new Float64Array(aligned(data, 8), 0, count)) };
     default:
@@ -117,36 +120,45 @@ export function readSafetensors(
   return { tensors, metadata };
 }
 
-/** The parts of a file in order: header, then one array per tensor (largest elements first, so that all is aligned). */
+/** The parts of a file in order: header, then one array per tensor. */
 export function* safetensorsChunks(
   tensors: Record<string, HostTensor>,
   metadata: Record<string, string> = {},
 ): Generator<Uint8Array> {
-  const dtypeOf = (name: string) => tensors[name].dtype ?? 'F32';
-  const names = Object.keys(tensors).sort(
-    (a, b) => dtypeBytes[dtypeOf(b)] - dtypeBytes[dtypeOf(a)] || (a < b ? -1 : a > b ? 1 : 0),
-  );
-  const header: Record<string, unknown> = {};
-  if (Object.keys(metadata).length) header.__metadata__ = metadata;
-  let offset = 0;
-  for (const name of names) {
-    const { shape, data } = tensors[name];
+  for (const [name, { shape, data }] of Object.entries(tensors)) {
     if (size(shape) !== data.length) {
       throw new SafetensorsError(
         `cannot write ${name}: shape [${shape}] has ${size(shape)} elements, data ${data.length}`,
       );
     }
-    const bytes = data.length * dtypeBytes[dtypeOf(name)];
-    header[name] = { dtype: dtypeOf(name), shape, data_offsets: [offset, offset + bytes] };
-    offset += bytes;
   }
-  const text = new TextEncoder().encode(JSON.stringify(header));
+  const kinds = Object.entries(tensors).map(([name, { shape, dtype = 'F32' }]) => [name, { shape, dtype }] as const);
+  const { head, order } = safetensorsHead(kinds, metadata);
+  yield head;
+  for (const name of order) yield encodeFloat32(name, tensors[name].data, tensors[name].dtype ?? 'F32');
+}
+
+/** The header of a file, and the order of its tensors: largest elements first, so that all is aligned. */
+export function safetensorsHead(
+  tensors: Iterable<readonly [string, { dtype: Dtype; shape: readonly number[] }]>,
+  metadata: Readonly<Record<string, string>> = {},
+): { head: Uint8Array; order: string[] } {
+  const sorted = [...tensors].sort(
+    ([a, { dtype: x }], [b, { dtype: y }]) => dtypeBytes[y] - dtypeBytes[x] || (a < b ? -1 : a > b ? 1 : 0),
+  );
+  const rows: [string, unknown][] = Object.keys(metadata).length ? [['__metadata__', metadata]] : [];
+  let offset = 0;
+  for (const [name, { dtype, shape }] of sorted) {
+    const end = offset + size(shape) * dtypeBytes[dtype];
+    rows.push([name, { dtype, shape, data_offsets: [offset, end] }]);
+    offset = end;
+  }
+  const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(rows)));
   const padded = Math.ceil(text.length / 8) * 8;
   const head = new Uint8Array(8 + padded).fill(0x20);
   new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
   head.set(text, 8);
-  yield head;
-  for (const name of names) yield encode(name, tensors[name].data, dtypeOf(name));
+  return { head, order: sorted.map(([name]) => name) };
 }
 
 /** A whole file in memory. */
@@ -164,7 +176,8 @@ export function writeSafetensors(
   return out;
 }
 
-function encode(name: string, data: Float32Array, dtype: Dtype): Uint8Array {
+/** Numbers as the bytes of a dtype. @throws for the dtypes that we do not write */
+export function encodeFloat32(name: string, data: Float32Array, dtype: Dtype): Uint8Array {
   const view = (array: ArrayBufferView) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
   switch (dtype) {
     case 'F32':
@@ -172,7 +185,7 @@ function encode(name: string, data: Float32Array, dtype: Dtype): Uint8Array {
     case 'F16':
       return view(floatsToHalves(data));
     case 'BF16':
-      return view(Uint16Array.from(data, floatToBfloat));
+      return view(floatsToBfloats(data));
     case 'I32':
       return view(Int32Array.from(data));
     case 'I64':
@@ -279,7 +292,7 @@ function checkLayout(entries: Map<string, Entry>, dataStart: number, fileSize: n
   if (end !== fileSize) fail(file, `${fileSize - end} bytes are left over after ${before}`);
 }
 
-function size(shape: number[]): number {
+function size(shape: readonly number[]): number {
   return shape.reduce((product, n) => product * n, 1);
 }
 
