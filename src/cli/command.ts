@@ -11,6 +11,7 @@
  */
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
+import { nearest } from '../nn/nearest.ts';
 
 /** How one option is read: its schema turns the words of the command line into a value. */
 export interface Option<T> {
@@ -174,7 +175,7 @@ export function helpFor({ name, help, options }: Command): string {
 
 /** "unknown flag --stpes; did you mean --steps?" */
 export function unknown(what: string, word: string, known: string[]): string {
-  const near = nearest(word, known);
+  const near = nearest(word, known, (text) => text.replace(/^-+/, '').replaceAll('_', '-').toLowerCase());
   return `unknown ${what} ${word}${near ? `; did you mean ${near}?` : ''}`;
 }
 
@@ -273,31 +274,4 @@ function mergeNegatives(words: string[]): string[] {
     else merged.push(word);
   }
   return merged;
-}
-
-/** The known word with the fewest edits, when it is near enough to be a slip. */
-function nearest(word: string, known: string[]): string | undefined {
-  const plain = (text: string) => text.replace(/^-+/, '').replaceAll('_', '-').toLowerCase();
-  const scored = known.map((name) => ({ name, distance: edits(plain(word), plain(name)) }));
-  scored.sort((a, b) => a.distance - b.distance);
-  const best = scored[0];
-  return best && best.distance <= Math.max(2, plain(word).length / 3) ? best.name : undefined;
-}
-
-/** Levenshtein distance, a swap of neighbours counting as one edit. */
-function edits(a: string, b: string): number {
-  const rows = Array.from({ length: a.length + 1 }, (_, i) => [i, ...Array<number>(b.length).fill(0)]);
-  for (let j = 1; j <= b.length; j++) rows[0][j] = j;
-  for (let i = 1; i <= a.length; i++) {
-    for (let j = 1; j <= b.length; j++) {
-      rows[i][j] = Math.min(
-        rows[i - 1][j] + 1,
-        rows[i][j - 1] + 1,
-        rows[i - 1][j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1),
-      );
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
-        rows[i][j] = Math.min(rows[i][j], rows[i - 2][j - 2] + 1);
-    }
-  }
-  return rows[a.length][b.length];
 }

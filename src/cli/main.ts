@@ -9,6 +9,7 @@ const commands: Record<string, Entry> = {
   sample: ['text → image', () => import('./commands/sample.ts')],
   train: ['teacher → pairs → reflow → distill', () => import('./commands/train.ts')],
   demo: ['sample the model that ships with rectiflow, with a side-by-side sheet', () => import('./commands/demo.ts')],
+  convert: ['models between layouts, formats and dtypes', () => import('./commands/convert.ts')],
   doctor: ['what the GPU adapter can do, and a self-test of the kernels', () => import('./commands/doctor.ts')],
   verify: ['run golden cases against the engine', () => import('./commands/verify.ts')],
   setup: ['find a GPU adapter, or install one', () => import('./commands/setup.ts')],

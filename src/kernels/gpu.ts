@@ -140,6 +140,24 @@ export class Gpu {
     else this.#put(storage, this.#unused(storage) ? words : own());
   }
 
+  /**
+   * Replace the numbers of an array from place `at` on, for large arrays that come piece by piece. No command may wait that
+   * touches it: after `idle()`. An f16 array takes halves as bits, an even number of them but for the last.
+   */
+  fill(array: GpuArray, at: number, data: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>): void {
+    array.check('fill');
+    const isHalf = data instanceof Uint16Array;
+    if (
+      at + data.length > array.size ||
+      array.parts ||
+      isHalf !== (array.dtype === 'f16') ||
+      !this.#unused(array.storage)
+    )
+      throw shapeError('fill', `${data.length} numbers at ${at} do not fit, or commands wait for the array`, { array });
+    const even = isHalf && data.length % 2 ? new Uint16Array([...data, 0]) : data;
+    this.#queue.writeBuffer(array.storage.buffer, at * data.BYTES_PER_ELEMENT, even);
+  }
+
   /** Write what `data` returns: now, or when recording, at each replay. For numbers that change from step to step. */
   feed(array: GpuArray, data: () => ArrayLike<number>): void {
     if (!this.#recorder) return this.write(array, data());

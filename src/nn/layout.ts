@@ -10,15 +10,22 @@ export function checkpointShape(shape: readonly number[], layout: Layout): reado
   return [O, I, kh, kw];
 }
 
+/** Numbers, or bits of halves. */
+type Numbers = Float32Array | Uint16Array;
+
+/** Does a tensor of a checkpoint fill our shape? It may differ in trailing ones. */
+export const fits = (shape: readonly number[], ours: readonly number[], layout: Layout): boolean =>
+  sameShape(shape, checkpointShape(ours, layout));
+
 /** @returns the numbers in our order, or undefined when the shapes do not agree */
-export function fromCheckpoint(
-  { shape, data }: HostTensor,
+export function fromCheckpoint<T extends Numbers>(
+  { shape, data }: { shape: readonly number[]; data: T },
   ours: readonly number[],
   layout: Layout,
-): Float32Array | undefined {
-  if (layout === 'same') return sameShape(shape, ours) ? data : undefined;
+): T | undefined {
+  if (!fits(shape, ours, layout)) return undefined;
+  if (layout === 'same') return data;
   const [O, kh, kw, I] = ours;
-  if (!sameShape(shape, checkpointShape(ours, layout))) return undefined;
   return swapInner(data, O, I, kh * kw);
 }
 
@@ -30,9 +37,9 @@ export function toCheckpoint(data: Float32Array, shape: readonly number[], layou
 }
 
 /** [O, rows, cols] → [O, cols, rows] */
-function swapInner(data: Float32Array, O: number, rows: number, cols: number): Float32Array {
+function swapInner<T extends Numbers>(data: T, O: number, rows: number, cols: number): T {
   if (rows === 1 || cols === 1) return data;
-  const out = new Float32Array(data.length);
+  const out = new (data.constructor as new (n: number) => T)(data.length);
   for (let o = 0; o < O; o++) {
     const base = o * rows * cols;
     for (let r = 0; r < rows; r++) {

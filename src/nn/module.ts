@@ -6,6 +6,7 @@ import type { HostTensor } from '../tensor/io/safetensors.ts';
 import type { Initializer } from './initializers.ts';
 import { checkpointShape, fromCheckpoint, toCheckpoint } from './layout.ts';
 import type { Layout } from './layout.ts';
+import { compareKeys, StateDictError } from './state-dict.ts';
 
 /** A tensor that is trained and saved. Zero until `initialize()` or `loadStateDict()` of its module fills it. */
 export class Parameter extends Tensor {
@@ -55,11 +56,6 @@ export const residualEnds = /(^|\.)(conv2|proj_out|conv_out)\.(weight|bias)$/;
 export type StateDict = Record<string, HostTensor>;
 
 type Tensors = StateDict | ReadonlyMap<string, HostTensor>;
-
-/** A checkpoint does not fit a model. */
-export class StateDictError extends Error {
-  override name = 'StateDictError';
-}
 
 /**
  * Something with parameters: a layer, a block, a network.
@@ -147,28 +143,12 @@ export abstract class Module {
   loadStateDict(tensors: Tensors, { strict = true } = {}): { missing: string[]; unexpected: string[] } {
     const given: ReadonlyMap<string, HostTensor> = tensors instanceof Map ? tensors : new Map(Object.entries(tensors));
     const parameters = this.namedParameters();
-    const missing = [...parameters.keys()].filter((key) => !given.has(key));
-    const unexpected = [...given.keys()].filter((key) => !parameters.has(key) && !isBuffer(key));
-    const wrong: string[] = [];
-    const loaded = new Map<Parameter, Float32Array>();
+    const result = compareKeys(this.constructor.name, parameters, given, strict);
     for (const [key, p] of parameters) {
       const tensor = given.get(key);
-      const data = tensor && fromCheckpoint(tensor, p.shape, p.layout);
-      if (data) loaded.set(p, data);
-      else if (tensor) wrong.push(`${key}  file [${tensor.shape.join(', ')}]  model [${p.checkpointShape.join(', ')}]`);
+      if (tensor) p.array.write(fromCheckpoint(tensor, p.shape, p.layout)!);
     }
-    if (wrong.length || (strict && (missing.length || unexpected.length))) {
-      throw new StateDictError(
-        [
-          `${this.constructor.name}: these weights belong to another configuration`,
-          ...list('missing', missing),
-          ...list('unexpected', unexpected),
-          ...list('wrong shape', wrong),
-        ].join('\n'),
-      );
-    }
-    for (const [p, data] of loaded) p.array.write(data);
-    return { missing, unexpected };
+    return result;
   }
 
   /** Copy all parameters of a module of the same architecture, on the GPU. */
@@ -206,12 +186,4 @@ export abstract class Module {
       }
     }
   }
-}
-
-/** Checkpoints also hold tables that follow from the configuration. */
-const isBuffer = (key: string): boolean => key.endsWith('.position_ids');
-
-function list(what: string, lines: string[]): string[] {
-  const shown = lines.slice(0, 12).map((line) => `  ${what}: ${line}`);
-  return lines.length > 12 ? [...shown, `  … and ${lines.length - 12} more ${what}`] : shown;
 }

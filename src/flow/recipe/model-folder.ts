@@ -14,7 +14,10 @@ import { join } from 'node:path';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
 import type { Module } from '../../nn/index.ts';
 import { ClipTokenizer } from '../../nn/tokenizer.ts';
-import { readBytes, readTensors, writeAtomic, writeTensors } from '../../tensor/io/files-node.ts';
+import { loadWeights } from '../../nn/load.ts';
+import { currentKeys } from '../../nn/single-file/model.ts';
+import { readBytes, writeAtomic, writeTensors } from '../../tensor/io/files-node.ts';
+import { findWeights, openWeights } from '../../tensor/io/weights-node.ts';
 import { Pipeline } from '../pipeline.ts';
 import type { PipelineParts } from '../pipeline.ts';
 import { networkNames } from '../pipelines/options.ts';
@@ -71,24 +74,35 @@ export async function openTokenizer(folder: string): Promise<ClipTokenizer> {
   return new ClipTokenizer({ vocab: await text('vocab.json'), merges: await text('merges.txt'), config });
 }
 
-/** One network with its weights. */
-export async function openModule<M extends Module>(folder: string, part: string, make: (config: any) => M): Promise<M> {
+/**
+ * One network with its weights, from whichever of their files is there (`variant` prefers fp16). They come tensor by tensor.
+ * @throws ModelFolderError when they are missing, broken, or of another network
+ */
+export async function openModule<M extends Module>(
+  folder: string,
+  part: string,
+  make: (config: any) => M,
+  { variant }: { variant?: string } = {},
+): Promise<M> {
   const config = await readJson(join(folder, part, 'config.json'));
-  const file = join(folder, part, fileOf(part));
-  const { tensors } = await readTensors(file).catch((error: Error) => {
-    throw new ModelFolderError(
-      `${error.message}\n  the model in ${folder} is incomplete or damaged: train or download it again`,
-      { cause: error },
-    );
-  });
-  const module = make(config);
+  const source = await findWeights(join(folder, part), { variant })
+    .then(openWeights)
+    .catch((error: Error) => {
+      throw new ModelFolderError(
+        `${error.message}\n  the model in ${folder} is incomplete or damaged: train or download it again`,
+        { cause: error },
+      );
+    });
   try {
-    module.loadStateDict(tensors);
-  } catch (error) {
-    module.dispose();
-    throw new ModelFolderError(`${file}: ${(error as Error).message}`, { cause: error });
+    const module = make(config);
+    await loadWeights(module, currentKeys(part, source)).catch((error: Error) => {
+      module.dispose();
+      throw new ModelFolderError(`${source.name}: ${error.message}`, { cause: error });
+    });
+    return module;
+  } finally {
+    await source.close();
   }
-  return module;
 }
 
 /** How weights are stored. */

@@ -2,7 +2,8 @@ import { castInto } from '../../kernels/cast.ts';
 import { emaStep, StepBuffers } from '../../kernels/optimizer.ts';
 import { currentGpu, keep, Tensor } from '../../tensor/index.ts';
 import { fromCheckpoint, toCheckpoint } from '../layout.ts';
-import { Module, Parameter, StateDictError } from '../module.ts';
+import { Module, Parameter } from '../module.ts';
+import { StateDictError } from '../state-dict.ts';
 import type { StateDict } from '../module.ts';
 
 /** How fast the average follows; names as in diffusers. */

@@ -3,7 +3,8 @@ import type { GpuArray } from '../../kernels/index.ts';
 import { currentGpu } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { fromCheckpoint, toCheckpoint } from '../layout.ts';
-import { Parameter, StateDictError } from '../module.ts';
+import { Parameter } from '../module.ts';
+import { StateDictError } from '../state-dict.ts';
 import type { StateDict } from '../module.ts';
 import type { EMA } from './ema.ts';
 

@@ -29,8 +29,8 @@ export interface WriteOptions {
   /** Floating-point tensors become this; left out, all stay what they are. */
   dtype?: FloatDtype;
   metadata?: Readonly<Record<string, string>>;
-  /** Told of each tensor that was written, with its bytes in the new file. */
-  progress?: (key: string, bytes: number) => void;
+  /** Told of each tensor that was written: its bytes in the new file, and whether numbers became infinite in F16. */
+  progress?: (key: string, bytes: number, overflowed: boolean) => void;
 }
 
 /** A source as the parts of a safetensors file, one tensor in memory at a time. */
@@ -49,6 +49,10 @@ export async function* sourceChunks(
     const bytes = await source.read(key);
     const chunk = dtype ? castBytes(key, source.entries.get(key)!, dtype, bytes) : bytes;
     yield chunk;
-    progress?.(key, chunk.length);
+    progress?.(key, chunk.length, chunk !== bytes && dtype === 'F16' && hasInfinity(chunk));
   }
+}
+
+function hasInfinity({ buffer, byteOffset, byteLength }: Uint8Array): boolean {
+  return new Uint16Array(buffer, byteOffset, byteLength / 2).some((half) => (half & 0x7fff) === 0x7c00);
 }

@@ -98,7 +98,7 @@ async function openLegacy(file: Bytes): Promise<{ root: Value; where: Locate }> 
   let at = end;
   for (const key of keys) {
     const storage = typeof key === 'string' ? storages.get(key) : undefined;
-    if (!storage || starts.has(storage)) fail(file, `storage ${shown(String(key))} belongs to no tensor`);
+    if (!storage || starts.has(storage)) fail(file, `storage ${nameOf(key)} belongs to no tensor`);
     if (at + 8 > file.size) fail(file, `truncated in storage ${shown(storage.key)}`);
     const count = viewOf(await file.read(at, 8)).getBigInt64(0, true);
     if (count !== BigInt(storage.size)) {
@@ -153,9 +153,13 @@ function stateOf(file: Bytes, root: Value): Map<string, StoredTensor> {
     }
     if (tensors.size) return tensors;
   }
-  const keys = [...root.keys()].slice(0, 12).map((key) => shown(String(key)));
+  const keys = [...root.keys()].slice(0, 12).map(nameOf);
   fail(file, `holds no tensors by name\n  its keys: ${keys.join(', ') || 'none'}`);
 }
+
+/** A value as errors show it; lists may hold themselves. */
+const nameOf = (value: Value): string =>
+  typeof value === 'string' || typeof value === 'number' ? shown(String(value)) : '(no text)';
 
 /** Views of a storage may show a number many times; a tensor that is larger than the file is refused. */
 function infoOf(file: Bytes, key: string, { storage, shape }: StoredTensor): WeightInfo {
