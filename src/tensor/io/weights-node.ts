@@ -27,6 +27,7 @@ async function openByContent(file: Bytes): Promise<WeightSource> {
   const first = await file.read(0, Math.min(64, file.size));
   const starts = (bytes: ArrayLike<number>) => Array.from(bytes).every((byte, i) => first[i] === byte);
   const says = (text: string) => starts(new TextEncoder().encode(text));
+  if (first[8] === 0x7b) return safetensorsSource(file); // the header's '{'
   if (starts([0x50, 0x4b]) || starts(legacyMagic)) return torchSource(file);
   const other =
     (says('version https://git-lfs') && 'a pointer of Git LFS, not the weights\n  fetch them with: git lfs pull') ||
@@ -34,7 +35,7 @@ async function openByContent(file: Bytes): Promise<WeightSource> {
     (says('GGUF') && 'a GGUF file, which is not read here\n  give safetensors, .ckpt, .bin or .pt') ||
     (starts([0x89, 0x48, 0x44, 0x46]) &&
       'an HDF5 file, which is not read here\n  give safetensors, .ckpt, .bin or .pt') ||
-    (starts([0x80]) && 'a bare pickle, which torch.save does not write');
+    (first[0] === 0x80 && first[1] <= 5 && 'a bare pickle, which torch.save does not write');
   if (other) throw new WeightsError(`${file.name}: ${other}`);
   return safetensorsSource(file);
 }
