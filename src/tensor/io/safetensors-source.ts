@@ -16,7 +16,7 @@ export async function safetensorsSource(file: Bytes): Promise<WeightSource> {
     name: file.name,
     entries,
     metadata,
-    read(key, rows) {
+    async read(key, rows) {
       const { begin, end } = locate(source, key, rows);
       return file.read(entries.get(key)!.begin + begin, end - begin);
     },

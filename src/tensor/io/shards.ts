@@ -65,9 +65,9 @@ export async function shardedSource(
 /** Which tensors go together so that no file is larger than `limit` bytes, unless one tensor is. In order. */
 export function packShards(sizes: Iterable<readonly [key: string, bytes: number]>, limit: number): string[][] {
   const shards: string[][] = [];
-  let filled = Infinity;
+  let filled = 0;
   for (const [key, bytes] of sizes) {
-    if (filled + bytes > limit) {
+    if (!shards.length || (filled && filled + bytes > limit)) {
       shards.push([]);
       filled = 0;
     }
