@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { convertModel } from '../src/flow/recipe/convert-model.ts';
+import { openModelParts } from '../src/flow/recipe/model-parts.ts';
 import { openModule, readJson, writeJson } from '../src/flow/recipe/model-folder.ts';
 import {
   AutoencoderKL,
@@ -14,6 +15,7 @@ import {
   type Module,
   type StateDict,
 } from '../src/nn/index.ts';
+import { loadWeights } from '../src/nn/load.ts';
 import { inferConfig } from '../src/nn/single-file/configs.ts';
 import type { Family, PartName } from '../src/nn/single-file/model.ts';
 import { useGpu } from '../src/tensor/index.ts';
@@ -169,6 +171,31 @@ for (const family of Object.keys(families) as Family[]) {
     }
   });
 }
+
+test('a model is opened by its parts from a folder and from a single file alike', async () => {
+  for (const family of Object.keys(families) as Family[]) {
+    for (const path of [at(family), at(`${family}.safetensors`)]) {
+      const model = await openModelParts(path);
+      assert.is(model.family, family);
+      assert.equal(Object.keys(model.sources).sort(), Object.keys(families[family]).sort());
+      for (const [part, make] of Object.entries(families[family]) as [PartName, () => Made][]) {
+        using loaded = make();
+        using first = make().initialize(part.length);
+        await loadWeights(loaded, model.sources[part]!);
+        assert.equal(await loaded.stateDict(), await first.stateDict(), part);
+      }
+      const { block_out_channels: channels, cross_attention_dim: text } = await model.config('unet');
+      assert.equal([channels, text], [unet.block_out_channels, unet.cross_attention_dim]);
+      await model.close();
+    }
+  }
+  await refuses(openModelParts(at('none')), /no such file or folder/);
+  await refuses(openModelParts(at('sd1', 'unet')), /is not a whole model\n {2}missing: unet, vae/);
+  await refuses(
+    openModelParts(at('sd1', 'vae', 'diffusion_pytorch_model.safetensors')),
+    /not a whole model in one file/,
+  );
+});
 
 test('the matrices of a single file are fused, turned and reshaped', async () => {
   const { entries, close } = await openWeights(at('sdxl.safetensors'));

@@ -42,6 +42,10 @@ export const families: Record<Family, Partial<Record<PartName, Place>>> = {
   'sdxl-refiner': { unet, vae, text_encoder_2: { prefix: 'conditioner.embedders.0.model.', map: openClipKeys } },
 };
 
+/** The family of a model, by its text encoders. */
+export const familyOf = (parts: Parts): Family =>
+  !parts.text_encoder_2 ? 'sd1' : parts.text_encoder ? 'sdxl' : 'sdxl-refiner';
+
 /** Does a source have the keys of a whole model in one file? */
 export const isSingleFile = ({ entries }: WeightSource): boolean =>
   [...entries.keys()].some((key) => key.startsWith(unet.prefix));
@@ -84,7 +88,7 @@ function unknownFile(source: WeightSource, isSD2: boolean): WeightsError {
  * @throws WeightsError when parts are missing, or a third of a fused matrix is
  */
 export function joinSingleFile(name: string, parts: Parts): { family: Family; source: WeightSource; left: string[] } {
-  const family = !parts.text_encoder_2 ? 'sd1' : parts.text_encoder ? 'sdxl' : 'sdxl-refiner';
+  const family = familyOf(parts);
   const left: string[] = [];
   const rows = new Map<string, { part: WeightSource; rows: KeyRow[] }>();
   for (const [part, { prefix, map }] of Object.entries(families[family]) as [PartName, Place][]) {
