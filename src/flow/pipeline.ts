@@ -75,9 +75,10 @@ export class Pipeline {
     return (z, t, text) =>
       noGrad(() =>
         scope(() => {
-          if (!beside) return network.forward(z, t, text);
-          const times = z.shape[0] / beside.shape[0];
-          return network.forward(concat([z, concat(Array<Tensor>(times).fill(beside), { axis: 0 })]), t, text);
+          const { dtype } = network.conv_in.weight;
+          const copies = beside && Array<Tensor>(z.shape[0] / beside.shape[0]).fill(beside);
+          const sample = copies ? concat([z, concat(copies, { axis: 0 })]) : z;
+          return network.forward(sample.to(dtype), t, text.to(dtype)).to('f32');
         }),
       );
   }

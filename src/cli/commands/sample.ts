@@ -4,7 +4,7 @@ import { currentGpu, init } from '../../tensor/index.ts';
 import { networkNames } from '../../flow/pipelines/options.ts';
 import type { NetworkName, SampleResult, SampleStep } from '../../flow/pipelines/options.ts';
 import type { Pipeline } from '../../flow/pipeline.ts';
-import { openModelFolder } from '../../flow/recipe/model-folder.ts';
+import { openModel, openRefiner } from '../../flow/recipe/open-model.ts';
 import { choice, command, flag, float, int, positional, repeated, text } from '../command.ts';
 import { shippedModel } from '../default-model.ts';
 import { imagesFromFloats, readImage, readMask } from '../pictures/image.ts';
@@ -19,7 +19,15 @@ export default command(
   'text → image; also image → image, and painting inside a mask',
   {
     prompt: positional(repeated(text(undefined, 'what to paint, in quotes; several for several pictures'))),
-    model: text(undefined, "folder of a model in diffusers' layout (the one that ships)"),
+    model: text(undefined, "a model: a folder in diffusers' layout, or a single file (the one that ships)"),
+    variant: text(undefined, 'which of several sets of weights to take, such as fp16'),
+    dtype: choice('f32', ['f32', 'f16'] as const, 'how weights and activations are stored; f16 takes half the memory'),
+    tokenizer: text(undefined, 'folder with vocab.json and merges.txt, for a file that comes without'),
+    rectified_flow: flag(
+      false,
+      'the network predicts the velocity of a flow, as InstaFlow does, and its file does not say so',
+    ),
+    refiner: text(undefined, "Stable Diffusion XL's refiner: a second pass over each image"),
     which: choice(
       undefined,
       networkNames,
@@ -60,7 +68,10 @@ export default command(
     await init();
     try {
       const loading = performance.now();
-      const pipeline = await openModelFolder(folder, { networks: [which] });
+      const { variant, dtype, tokenizer } = options;
+      const opening = { variant, dtype, tokenizer, progress: showLoading };
+      const rectifiedFlow = options.rectified_flow || undefined;
+      const pipeline = await openModel(folder, { ...opening, networks: [which], rectifiedFlow });
       const loaded = (performance.now() - loading) / 1000;
       const model = `${basename(resolve(folder))}/${which}`;
       if (recorded.model && recorded.model !== model)
@@ -71,7 +82,7 @@ export default command(
       await mkdir(options.out, { recursive: true });
       const names = prompts.map((prompt, i) => `${slug(prompt)}-${seeds[i]}`);
       const size = sizeOf(pipeline, asked);
-      const result = await pipeline.sample({
+      let result = await pipeline.sample({
         prompts,
         seeds,
         which,
@@ -88,6 +99,24 @@ export default command(
         onPreview: options.preview === undefined ? undefined : previewer(options.out, names, size),
         onStep: showStep,
       });
+      const times = [describeTimes(result, loaded)];
+      pipeline.dispose();
+      if (options.refiner !== undefined) {
+        using refiner = await openRefiner(options.refiner, opening);
+        const { images, height, width } = result;
+        const negativePrompt = asked.negative_prompt;
+        const refined = await refiner.refine({
+          prompts,
+          seeds,
+          negativePrompt,
+          images,
+          height,
+          width,
+          onStep: showStep,
+        });
+        result = { ...refined, steps: result.steps, sampler: result.sampler, guidanceScale: result.guidanceScale };
+        times.push(`refined: ${describeTimes(refined, 0)}`);
+      }
       for (const warning of result.warnings) console.error(`note: ${warning}`);
       const images = imagesFromFloats(result.images, result.width, result.height);
       for (const [i, image] of images.entries()) {
@@ -106,6 +135,7 @@ export default command(
               }
             : {}),
           ...(options.mask ? { Mask: basename(options.mask) } : {}),
+          ...(options.refiner ? { Refiner: basename(resolve(options.refiner)) } : {}),
         };
         const parameters = { prompt: prompts[i], negativePrompt: asked.negative_prompt, settings };
         await writePng(file, image, formatParameters(parameters));
@@ -118,8 +148,7 @@ export default command(
         await writeAtomic(file, await drawGrid(cells, { title: words.length > 1 ? '' : words[0] }));
         console.log(file);
       }
-      console.log(describeTimes(result, loaded));
-      pipeline.dispose();
+      console.log(times.join('\n'));
     } finally {
       currentGpu().destroy();
     }
@@ -137,6 +166,12 @@ function sizeOf(
 
 const networkOf = ({ model }: Recorded): NetworkName | undefined =>
   networkNames.find((name) => model?.endsWith(`/${name}`));
+
+/** A line that is redrawn while weights are read. */
+function showLoading(part: string, loaded: number, total: number): void {
+  if (process.stderr.isTTY)
+    process.stderr.write(`\rloading ${part}: ${loaded} of ${total} tensors${loaded === total ? '\n' : ''}`);
+}
 
 /** A line that is redrawn, when a run takes long and somebody looks. */
 function showStep({ index, steps, first }: SampleStep): void {

@@ -15,6 +15,7 @@ export async function decodeLatents(
   const channels = shape.at(-1)!;
   const scaled = unscaleLatents(latents, channels, vae.config as LatentScale);
   const [count, ...each] = shape;
+  const { dtype } = vae.post_quant_conv.weight;
   // Small images go together, large ones one by one: the decoder's maps have sixty times the numbers of its latents.
   const together = Math.max(1, Math.floor(TOGETHER / (latents.length / count)));
   const parts: Float32Array[] = [];
@@ -23,7 +24,7 @@ export async function decodeLatents(
   for (let from = 0; from < count; from += together) {
     const n = Math.min(together, count - from);
     using image = noGrad(() =>
-      scope(() => vae.decode(tensor(itemsOf(scaled, scaled.length / count, from, from + n), [n, ...each]))),
+      scope(() => vae.decode(tensor(itemsOf(scaled, scaled.length / count, from, from + n), [n, ...each], { dtype }))),
     );
     [, height, width] = image.shape;
     parts.push((await image.read()) as Float32Array);
@@ -44,7 +45,8 @@ export async function encodeImages(vae: AutoencoderKL, images: Tensor, noise: Te
   for (let i = 0; i < count; i++) {
     using latents = noGrad(() =>
       scope(() => {
-        const image = tensor(all.subarray(i * size, (i + 1) * size), [1, ...images.shape.slice(1)]);
+        const { dtype } = vae.quant_conv.weight;
+        const image = tensor(all.subarray(i * size, (i + 1) * size), [1, ...images.shape.slice(1)], { dtype });
         const own = tensor(itemsOf(drawn, drawn.length / count, i, i + 1), [1, ...noise.shape.slice(1)]);
         return vae.sample(vae.encode(image), own);
       }),

@@ -67,10 +67,14 @@ export class RefinerPipeline {
         scheduler.setTimesteps(steps);
         const noises = new NoiseSource(seeds.slice(first, last), shape);
         const begin = await clock.time('encoder', () => this.#begin(options, scheduler, noises, first, last));
+        const { dtype } = this.parts.network.conv_in.weight;
         const network = guided(
           (z, t, text) =>
             noGrad(() =>
-              scope(() => this.parts.network.forward(z, t, text, z.shape[0] > last - first ? told.both : told.added)),
+              scope(() => {
+                const added = z.shape[0] > last - first ? told.both : told.added;
+                return this.parts.network.forward(z.to(dtype), t, text.to(dtype), added).to('f32');
+              }),
             ),
           told.text,
           guidanceScale > 1 ? told.without : undefined,
@@ -122,6 +126,11 @@ export class RefinerPipeline {
   dispose(): void {
     const { textEncoder, vae, network } = this.parts;
     for (const module of [textEncoder, vae, network]) module.dispose();
+  }
+
+  /** For `using`. */
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 
   #conditions(options: RefineOptions, first: number, last: number, warnings: Set<string>) {

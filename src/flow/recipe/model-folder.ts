@@ -68,10 +68,13 @@ export async function networksIn(folder: string): Promise<NetworkName[]> {
   return networkNames.filter((name) => parts.includes(name));
 }
 
-export async function openTokenizer(folder: string): Promise<ClipTokenizer> {
+/** `pad`: the token that fills up short texts where tokenizer_config.json names none. */
+export async function openTokenizer(folder: string, pad?: string): Promise<ClipTokenizer> {
   const text = async (file: string) => new TextDecoder().decode(await readBytes(join(folder, file)));
-  const config = await readJson(join(folder, 'tokenizer_config.json'));
-  return new ClipTokenizer({ vocab: await text('vocab.json'), merges: await text('merges.txt'), config });
+  const there = (await readdir(folder)).includes('tokenizer_config.json');
+  const config = there ? await readJson(join(folder, 'tokenizer_config.json')) : {};
+  const files = { vocab: await text('vocab.json'), merges: await text('merges.txt') };
+  return new ClipTokenizer({ ...files, config: pad ? { pad_token: pad, ...config } : config });
 }
 
 /**

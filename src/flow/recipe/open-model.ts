@@ -1,0 +1,163 @@
+/** A model that can draw, whichever way it lies on disk: a folder of this project or of diffusers, or one file. */
+import { readdir, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
+import type { Module } from '../../nn/index.ts';
+import { loadWeights } from '../../nn/load.ts';
+import type { PartName } from '../../nn/single-file/model.ts';
+import type { ClipTokenizer } from '../../nn/tokenizer.ts';
+import { Pipeline } from '../pipeline.ts';
+import type { NetworkName } from '../pipelines/options.ts';
+import { RefinerPipeline } from '../pipelines/refiner.ts';
+import { ModelFolderError, openModelFolder, openTokenizer, readJson } from './model-folder.ts';
+import { openModelParts } from './model-parts.ts';
+import type { ModelParts } from './model-parts.ts';
+
+/** How a model is opened. */
+export interface OpenModelOptions {
+  /** Networks that are read, of a model that has several. */
+  networks?: readonly NetworkName[];
+  /** Store weights and activations as halves: half the memory; sums stay f32. */
+  dtype?: 'f32' | 'f16';
+  /** Which of several sets of weights to prefer, such as fp16. */
+  variant?: string;
+  /** Folder with vocab.json and merges.txt, for a file that comes without. */
+  tokenizer?: string;
+  /** The network predicts the velocity of a rectified flow, where nothing says so. */
+  rectifiedFlow?: boolean;
+  /** Told of each tensor that was loaded. */
+  progress?(part: string, loaded: number, total: number): void;
+}
+
+/** What Stable Diffusion 1.x was trained with; its single files do not say. */
+const trainedSchedule = {
+  num_train_timesteps: 1000,
+  beta_start: 0.00085,
+  beta_end: 0.012,
+  beta_schedule: 'scaled_linear',
+  steps_offset: 1,
+  clip_sample: false,
+  set_alpha_to_one: false,
+};
+const sdScheduler = { _class_name: 'PNDMScheduler', ...trainedSchedule, skip_prk_steps: true };
+const refinerScheduler = { _class_name: 'EulerDiscreteScheduler', ...trainedSchedule };
+
+/**
+ * Open a model of Stable Diffusion 1.x or InstaFlow, or one that `train` made. A diffusers folder whose model_index.json
+ * names a RectifiedFlowPipeline is a rectified flow: its scheduler_config.json belongs to the model it came from.
+ * @throws ModelFolderError when it is none of these, or not whole
+ */
+export async function openModel(path: string, options: OpenModelOptions = {}): Promise<Pipeline> {
+  const index = await indexOf(path);
+  if (index && (await readdir(path)).some((name) => name.startsWith('unet_'))) return openModelFolder(path, options);
+  const parts = await openModelParts(path, options);
+  try {
+    if (parts.family !== 'sd1') {
+      throw new ModelFolderError(
+        `${path}: a model of Stable Diffusion XL${parts.family === 'sdxl' ? ', which has no pipeline here' : "'s refiner"}\n  ` +
+          `Stable Diffusion 1.x and InstaFlow draw; the refiner goes over what they drew: --refiner`,
+      );
+    }
+    const tokenizer = await tokenizerOf(path, 'tokenizer', options);
+    const isFlow = options.rectifiedFlow ?? /RectifiedFlow/.test(String(index?._class_name));
+    const scheduler = isFlow ? { _class_name: 'RectifiedFlow' } : ((await schedulerOf(path)) ?? sdScheduler);
+    const [textEncoder, vae, unet] = await together(
+      () => load(parts, 'text_encoder', (config) => new CLIPTextModel(config), options),
+      () => load(parts, 'vae', (config) => new AutoencoderKL(config), options),
+      () => load(parts, 'unet', (config) => new UNet2DConditionModel(config), options),
+    );
+    const sampling = isFlow ? { steps: 1, guidanceScale: 1 } : { steps: 25, guidanceScale: 7.5 };
+    return new Pipeline({ tokenizer, textEncoder, vae, networks: { unet }, defaults: { unet: sampling }, scheduler });
+  } finally {
+    await parts.close();
+  }
+}
+
+/** Open Stable Diffusion XL's refiner. @throws ModelFolderError when it is another model, or not whole */
+export async function openRefiner(path: string, options: OpenModelOptions = {}): Promise<RefinerPipeline> {
+  const parts = await openModelParts(path, options);
+  try {
+    if (parts.family !== 'sdxl-refiner')
+      throw new ModelFolderError(
+        `${path}: not Stable Diffusion XL's refiner, but a model of the family ${parts.family}`,
+      );
+    const tokenizer = await tokenizerOf(path, 'tokenizer_2', options, '!');
+    const scheduler = (await schedulerOf(path)) ?? refinerScheduler;
+    const encoder = (config: object) => new CLIPTextModel(config, { projection: true });
+    const [textEncoder, vae, network] = await together(
+      () => load(parts, 'text_encoder_2', encoder, options),
+      () => load(parts, 'vae', (config) => new AutoencoderKL(config), options),
+      () => load(parts, 'unet', (config) => new UNet2DConditionModel(config), options),
+    );
+    return new RefinerPipeline({ tokenizer, textEncoder, vae, network, scheduler });
+  } finally {
+    await parts.close();
+  }
+}
+
+/** model_index.json of a folder, if it has one. */
+const indexOf = (path: string): Promise<Record<string, unknown> | undefined> =>
+  exists(join(path, 'model_index.json')).then((there) =>
+    there ? readJson(join(path, 'model_index.json')) : undefined,
+  );
+
+const schedulerOf = async (path: string): Promise<object | undefined> => {
+  const file = join(path, 'scheduler', 'scheduler_config.json');
+  return (await exists(file)) ? readJson(file) : undefined;
+};
+
+/** From the model's folder, the one that is named, or one beside a single file. */
+async function tokenizerOf(
+  path: string,
+  name: string,
+  options: OpenModelOptions,
+  pad?: string,
+): Promise<ClipTokenizer> {
+  const beside = [join(path, name), join(dirname(path), name), join(dirname(path), 'tokenizer')];
+  const places = options.tokenizer === undefined ? beside : [options.tokenizer];
+  for (const folder of places) if (await exists(join(folder, 'merges.txt'))) return openTokenizer(folder, pad);
+  throw new ModelFolderError(
+    `${path}: no tokenizer with it\n  looked for  ${places.map((place) => join(place, 'merges.txt')).join('\n              ')}\n  ` +
+      'give --tokenizer, a folder with vocab.json and merges.txt of CLIP',
+  );
+}
+
+async function load<M extends Module>(
+  parts: ModelParts,
+  part: PartName,
+  make: (config: any) => M,
+  { dtype = 'f32', progress }: OpenModelOptions,
+): Promise<M> {
+  const source = parts.sources[part];
+  if (!source) throw new ModelFolderError(`the model has no ${part}`);
+  const module = make(await parts.config(part));
+  let loaded = 0;
+  try {
+    if (dtype === 'f16') module.to('f16');
+    await loadWeights(module, source, { progress: () => progress?.(part, ++loaded, source.entries.size) });
+    return module;
+  } catch (error) {
+    module.dispose();
+    throw new ModelFolderError(`${source.name}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** One after the other; when one fails, those before it are freed. */
+async function together<T extends { dispose(): void }[]>(
+  ...makers: { [K in keyof T]: () => Promise<T[K]> }
+): Promise<T> {
+  const made: { dispose(): void }[] = [];
+  try {
+    for (const make of makers) made.push(await make());
+    return made as T;
+  } catch (error) {
+    for (const module of made) module.dispose();
+    throw error;
+  }
+}
+
+const exists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
