@@ -4,6 +4,7 @@ import type { Tensor } from '../../tensor/index.ts';
 import { kaimingUniform } from '../initializers.ts';
 import { Module, parameter } from '../module.ts';
 import type { Parameter } from '../module.ts';
+import type { Adapter } from './linear.ts';
 
 /** Zeros around the image before a convolution: the same on all sides, or [left, right, top, bottom]. */
 export type Padding = number | readonly [left: number, right: number, top: number, bottom: number];
@@ -14,6 +15,8 @@ export class Conv2d extends Module {
   bias: Parameter | undefined; // [O]
   readonly stride: number;
   readonly padding: Padding;
+  /** @internal */
+  adapter: Adapter | undefined;
 
   constructor(
     inputs: number,
@@ -38,6 +41,8 @@ export class Conv2d extends Module {
         'weight [O, kh, kw, I]': this.weight,
       });
     }
-    return conv2d(x, this.weight, this.bias, { stride: this.stride, padding: this.padding, temb, residual });
+    const { stride, padding, adapter } = this;
+    residual = adapter ? adapter(x, residual) : residual;
+    return conv2d(x, this.weight, this.bias, { stride, padding, temb, residual });
   }
 }

@@ -1,4 +1,4 @@
-import { geglu } from '../../tensor/index.ts';
+import { chunk, geglu, gelu, mul } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { Module } from '../module.ts';
 import { Linear } from './linear.ts';
@@ -17,7 +17,10 @@ export class GEGLU extends Module {
 
   /** x: [B, N, I] → [B, N, O] */
   forward(x: Tensor): Tensor {
-    return geglu(x, this.proj.weight, this.proj.bias);
+    const { weight, bias, adapter } = this.proj;
+    if (!adapter) return geglu(x, weight, bias);
+    const [h, g] = chunk(this.proj.forward(x), 2);
+    return mul(h, gelu(g));
   }
 }
 

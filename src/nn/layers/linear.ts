@@ -6,10 +6,15 @@ import type { Initializer } from '../initializers.ts';
 import { Module, parameter } from '../module.ts';
 import type { Parameter } from '../module.ts';
 
+/** Adds its own function of a layer's input to what is added to the layer's output: a LoRA at run time. */
+export type Adapter = (x: Tensor, residual?: Tensor) => Tensor;
+
 /** y = x Wᵀ + b along the last axis. */
 export class Linear extends Module {
   weight: Parameter; // [O, I]
   bias: Parameter | undefined; // [O]
+  /** @internal */
+  adapter: Adapter | undefined;
 
   constructor(inputs: number, outputs: number, { bias = true, weightInit, biasInit }: LinearOptions = {}) {
     super();
@@ -23,7 +28,7 @@ export class Linear extends Module {
     if (x.shape.at(-1) !== inputs) {
       throw shapeError('Linear', `last axis differs (${x.shape.at(-1)} ≠ ${inputs})`, { x, weight: this.weight });
     }
-    return linear(x, this.weight, this.bias, { residual });
+    return linear(x, this.weight, this.bias, { residual: this.adapter ? this.adapter(x, residual) : residual });
   }
 }
 

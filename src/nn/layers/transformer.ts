@@ -78,8 +78,8 @@ export class Transformer2DModel extends Module {
   }
 }
 
-/** Channels last, a 1×1 convolution is a linear layer on pixels. */
-function perPixel({ weight, bias }: Linear | Conv2d, x: Tensor, residual?: Tensor): Tensor {
+/** Channels last, a 1×1 convolution is a linear layer on pixels.   x: [..., I] → [..., O], plus `residual` */
+export function perPixel({ weight, bias, adapter }: Linear | Conv2d, x: Tensor, residual?: Tensor): Tensor {
   const matrix = weight.shape.length === 2 ? weight : reshape(weight, [weight.shape[0], weight.shape[3]]);
-  return linear(x, matrix, bias, { residual });
+  return linear(x, matrix, bias, { residual: adapter ? adapter(x, residual) : residual });
 }
