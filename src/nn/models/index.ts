@@ -5,6 +5,7 @@ export type { LPIPSNet } from './lpips.ts';
 export { sd15UNetConfig } from './unet-config.ts';
 export type { UNetConfig } from './unet-config.ts';
 export { UNet2DConditionModel } from './unet.ts';
-export type { AddedConditions } from './unet.ts';
+export type { ControlResiduals } from './unet.ts';
+export type { AddedConditions } from './unet-encoder.ts';
 export { AutoencoderKL, sdVAEConfig } from './vae.ts';
 export type { Posterior, VAEConfig } from './vae.ts';

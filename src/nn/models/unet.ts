@@ -1,17 +1,23 @@
 import { shapeError } from '../../kernels/index.ts';
-import { add, concat, mul, reshape, silu, Tensor } from '../../tensor/index.ts';
+import { add, mul, silu } from '../../tensor/index.ts';
+import type { Tensor } from '../../tensor/index.ts';
 import { Conv2d } from '../layers/conv2d.ts';
 import { GroupNorm } from '../layers/norm.ts';
-import { TimestepEmbedding, timesteps } from '../layers/time.ts';
+import type { TimestepEmbedding } from '../layers/time.ts';
 import { Module } from '../module.ts';
-import { checkpointed, DownBlock2D, MidBlock2D, plainly, UpBlock2D } from './unet-blocks.ts';
-import { completeConfig, perLevel } from './unet-config.ts';
+import { checkpointed, plainly, UpBlock2D } from './unet-blocks.ts';
+import type { DownBlock2D, MidBlock2D } from './unet-blocks.ts';
+import { completeConfig } from './unet-config.ts';
 import type { UNetConfig } from './unet-config.ts';
+import * as encoder from './unet-encoder.ts';
+import type { AddedConditions } from './unet-encoder.ts';
 
-/** What SDXL's networks are told besides the text. */
-export interface AddedConditions {
-  textEmbeds: Tensor; // [B, D]
-  timeIds: number[][]; // [B, n]: sizes, crops, a score
+/** What a ControlNet adds on the way through a U-Net. */
+export interface ControlResiduals {
+  /** For each thing that the way down leaves for the way up, in that order: [B, H, W, C], and so on to the lowest level. */
+  downBlockAdditionalResiduals?: readonly Tensor[];
+  /** For what the middle makes. */
+  midBlockAdditionalResidual?: Tensor;
 }
 
 /**
@@ -38,33 +44,13 @@ export class UNet2DConditionModel extends Module {
     super();
     const c = (this.config = completeConfig(config));
     const channels = c.block_out_channels;
-    const levels = channels.length;
-    const last = levels - 1;
-    const temb = 4 * channels[0];
-    const heads = perLevel(c.num_attention_heads ?? c.attention_head_dim, levels);
-    const depth = perLevel(c.transformer_layers_per_block, levels);
-    const common = { temb, groups: c.norm_num_groups, eps: c.norm_eps };
-    const attention = (level: number) => ({
-      heads: heads[level],
-      context: c.cross_attention_dim,
-      layers: depth[level],
-      useLinear: c.use_linear_projection,
-    });
+    const last = channels.length - 1;
 
     this.conv_in = new Conv2d(c.in_channels, channels[0], 3, { padding: 1 });
-    this.time_embedding = new TimestepEmbedding(channels[0], temb);
-    if (c.addition_embed_type)
-      this.add_embedding = new TimestepEmbedding(c.projection_class_embeddings_input_dim!, temb);
-    this.down_blocks = c.down_block_types.map(
-      (type, i) =>
-        new DownBlock2D(channels[Math.max(0, i - 1)], channels[i], {
-          ...common,
-          layers: c.layers_per_block,
-          downsample: i < last,
-          attention: type === 'CrossAttnDownBlock2D' ? attention(i) : undefined,
-        }),
-    );
-    this.mid_block = new MidBlock2D(channels[last], { ...common, layers: 2, attention: attention(last) });
+    this.time_embedding = encoder.timeEmbedding(c);
+    this.add_embedding = encoder.addEmbedding(c);
+    this.down_blocks = encoder.downBlocks(c);
+    this.mid_block = encoder.midBlock(c);
     this.up_blocks = c.up_block_types.map((type, i) => {
       const level = last - i;
       const below = channels[Math.min(last, level + 1)],
@@ -74,10 +60,9 @@ export class UNet2DConditionModel extends Module {
         [...Array<number>(c.layers_per_block).fill(channels[level]), above],
         channels[level],
         {
-          ...common,
+          ...encoder.blockOptions(c, level, type),
           layers: c.layers_per_block + 1,
           upsample: i < last,
-          attention: type === 'CrossAttnUpBlock2D' ? attention(level) : undefined,
         },
       );
     });
@@ -87,57 +72,49 @@ export class UNet2DConditionModel extends Module {
 
   /**
    * sample: [B, H, W, C], times: one or [B], 0 … 1000, or their waves [B, C] by `timeWaves`, text: [B, T, D]
-   * → [B, H, W, C']
+   * → [B, H, W, C']. `control` is what a ControlNet makes of the same.
    */
-  forward(sample: Tensor, times: number | readonly number[] | Tensor, text: Tensor, added?: AddedConditions): Tensor {
-    const { in_channels: channels, cross_attention_dim: context } = this.config;
-    const B = sample.shape[0];
-    if (sample.shape.length !== 4 || sample.shape[3] !== channels) {
-      throw shapeError('UNet2DConditionModel', `wants images with ${channels} channels`, {
-        'sample [B, H, W, C]': sample,
-      });
-    }
-    if (text.shape.length !== 3 || text.shape[0] !== B || text.shape[2] !== context) {
-      throw shapeError('UNet2DConditionModel', `wants one text per image with ${context} channels`, {
-        'sample [B, H, W, C]': sample,
-        'text [B, T, D]': text,
-      });
-    }
-    const waves =
-      times instanceof Tensor
-        ? times
-        : this.timeWaves(typeof times === 'number' ? Array<number>(B).fill(times) : times);
-    if (waves.shape[0] !== B)
-      throw shapeError('UNet2DConditionModel', 'wants one time per image', { sample, 'times [B, C]': waves });
-
-    const temb = silu(this.embedTimes(waves, added));
+  forward(
+    sample: Tensor,
+    times: number | readonly number[] | Tensor,
+    text: Tensor,
+    added?: AddedConditions,
+    { downBlockAdditionalResiduals, midBlockAdditionalResidual }: ControlResiduals = {},
+  ): Tensor {
+    const waves = encoder.checkInputs(name, this.config, sample, times, text);
+    const temb = silu(encoder.embedTimes(name, this, waves, added));
     let x = this.conv_in.forward(this.config.center_input_sample ? add(mul(sample, 2), -1) : sample);
-    const skips = [x];
+    let skips = [x];
     const call = this.gradientCheckpointing ? checkpointed : plainly;
     for (const block of this.down_blocks) x = block.forward(x, temb, text, skips, call);
+    if (downBlockAdditionalResiduals) skips = addAll(skips, downBlockAdditionalResiduals);
     x = this.mid_block.forward(x, temb, text, call);
+    if (midBlockAdditionalResidual) [x] = addAll([x], [midBlockAdditionalResidual]);
     for (const block of this.up_blocks) x = block.forward(x, temb, text, skips, call);
     return this.conv_out.forward(this.conv_norm_out.forward(x));
   }
 
   /** What the network makes of times, worked out in float64 on the host: a compiled function takes these as its input.   [B] → [B, C] */
   timeWaves(times: readonly number[]): Tensor {
-    return timesteps(times, this.config.block_out_channels[0], this.waveOptions);
+    return encoder.timeWaves(this.config, times);
   }
+}
 
-  private get waveOptions() {
-    return { flipSinToCos: this.config.flip_sin_to_cos, freqShift: this.config.freq_shift };
-  }
+const name = 'UNet2DConditionModel';
 
-  /** waves: [B, C] → [B, 4C] */
-  private embedTimes(waves: Tensor, added?: AddedConditions): Tensor {
-    const embedded = this.time_embedding.forward(waves);
-    if (!this.add_embedding) return embedded;
-    if (!added) throw new Error('UNet2DConditionModel: this network also wants textEmbeds and timeIds');
-    const ids = timesteps(added.timeIds.flat(), this.config.addition_time_embed_dim!, this.waveOptions);
-    return add(
-      embedded,
-      this.add_embedding.forward(concat([added.textEmbeds, reshape(ids, [waves.shape[0], -1])], { axis: -1 })),
+/** @throws ShapeError unless there is one residual for each, of its shape */
+function addAll(to: readonly Tensor[], residuals: readonly Tensor[]): Tensor[] {
+  const odd = to.findIndex((x, i) => residuals[i]?.shape.join() !== x.shape.join());
+  if (residuals.length !== to.length || odd >= 0) {
+    const i = Math.max(0, odd);
+    throw shapeError(
+      name,
+      residuals.length !== to.length
+        ? `${residuals.length} residuals for ${to.length} places`
+        : `residual ${i} has another shape than what it is added to`,
+      { [`place ${i}`]: to[i], [`residual ${i}`]: residuals[i] },
+      'run the ControlNet on the same batch, at the same size',
     );
   }
+  return to.map((x, i) => add(x, residuals[i]));
 }
