@@ -162,6 +162,17 @@ test('every layer of Stable Diffusion 1.5 is found by its flat name', () => {
   const find = layerFinder(targets.keys());
   for (const key of targets.keys()) assert.is(find(parseLoraKey(`${flat(key)}.lora_up.weight`)!), key);
   assert.is([...targets.keys()].filter((key) => /\.attn[12]\.to_/.test(key)).length, 128);
+  for (const [key, layer] of [
+    ['input_blocks_4_1_transformer_blocks_0_attn1_to_q', 'down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q'],
+    ['input_blocks_3_0_op', 'down_blocks.0.downsamplers.0.conv'],
+    ['middle_block_1_proj_in', 'mid_block.attentions.0.proj_in'],
+    [
+      'output_blocks_5_1_transformer_blocks_0_ff_net_0_proj',
+      'up_blocks.1.attentions.2.transformer_blocks.0.ff.net.0.proj',
+    ],
+    ['output_blocks_2_0_skip_connection', 'up_blocks.0.resnets.2.conv_shortcut'],
+  ])
+    assert.is(find(parseLoraKey(`lora_unet_${key}.alpha`)!), `unet.${layer}`); // as in files for SDXL
   const first = 'lora_te1_text_model_encoder_layers_11_mlp_fc1.alpha'; // of SDXL, whose first encoder is the same
   assert.is(find(parseLoraKey(first)!), 'text_encoder.text_model.encoder.layers.11.mlp.fc1');
 });
@@ -180,7 +191,7 @@ test('a LoRA for another model: every layer that does not fit, both sides, and e
     'logo\\.safetensors: made for another model',
     `  wrong: unet\\.${toQ}  file: down \\[4, 2048\\] up \\[640, 4\\]  model: \\[16, 16\\]`,
     `  wrong: unet\\.${projIn}  has only ${flat(`unet.${projIn}`)}\\.lora_up\\.weight`,
-    '  unknown: lora_unet_input_blocks_4_1_proj_in\\.lora_down\\.weight  \\[4, 640\\]',
+    '  unknown: lora_unet_input_blocks_9_1_proj_in\\.lora_down\\.weight  \\[4, 640\\]',
     '  unknown: conv_in\\.weight  \\[3\\]',
     '  2 layers of the file are among the \\d+ of unet',
   ];
@@ -189,7 +200,7 @@ test('a LoRA for another model: every layer that does not fit, both sides, and e
       [`unet.${toQ}.lora_A.weight`]: host([4, 2048], 1),
       [`unet.${toQ}.lora_B.weight`]: host([640, 4], 1),
       [`${flat(`unet.${projIn}`)}.lora_up.weight`]: host([24, 4, 1, 1], 1),
-      'lora_unet_input_blocks_4_1_proj_in.lora_down.weight': host([4, 640], 1),
+      'lora_unet_input_blocks_9_1_proj_in.lora_down.weight': host([4, 640], 1),
       'conv_in.weight': host([3], 1),
     },
     new RegExp(`^${lines.join('\\n')}$`),

@@ -7,6 +7,8 @@
  *     kohya      lora_unet_mid_block_attentions_0_proj_in.lora_down.weight   and lora_up, and .alpha
  */
 
+import { unetKeys } from './single-file/unet.ts';
+
 /** Which number of a layer's factors a key holds. */
 export type LoraPart = 'down' | 'up' | 'alpha';
 
@@ -73,11 +75,16 @@ export function networkOf({ layer, flat }: LoraKey): string {
 
 /**
  * Finds layers by what files call them. kohya's names have underscores for points, which cannot be undone by rule
- * (`to_q`, `down_blocks`), so every layer that there is gets its flat name.   `targets`: keys with the network's name
+ * (`to_q`, `down_blocks`), so every layer that there is gets its flat name; in the U-Net two, as those of SDXL are called by
+ * the original code (`input_blocks_4_1_…`).   `targets`: keys with the network's name
  */
 export function layerFinder(targets: Iterable<string>): (key: LoraKey) => string | undefined {
   const keys = new Set(targets);
-  const byFlatName = new Map([...keys].map((key) => [key.replaceAll('.', '_'), key]));
+  const unet = [...keys].flatMap((key) => (key.startsWith('unet.') ? [`${key.slice('unet.'.length)}.weight`] : []));
+  const original = unetKeys.fromDiffusers(unet).map(({ single, diffusers }) => [single, diffusers].map(withNetwork));
+  const byFlatName = new Map(
+    [...original, ...[...keys].map((key) => [key, key])].map(([name, key]) => [flat(name), key]),
+  );
   return (key) => {
     const network = networkOf(key);
     if (key.flat) return byFlatName.get(key.layer.replace(/^lora_[^_]+/, network));
@@ -85,3 +92,6 @@ export function layerFinder(targets: Iterable<string>): (key: LoraKey) => string
     return keys.has(layer) ? layer : undefined;
   };
 }
+
+const flat = (layer: string): string => layer.replaceAll('.', '_');
+const withNetwork = (key: string): string => `unet.${key.replace(/\.weight$/, '')}`;
