@@ -7,6 +7,9 @@ import type { SampleOptions } from '../src/flow/pipelines/options.ts';
 import { RefinerPipeline } from '../src/flow/pipelines/refiner.ts';
 import type { RefineOptions } from '../src/flow/pipelines/refiner.ts';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../src/nn/index.ts';
+import { mergeLoras } from '../src/nn/lora-apply.ts';
+import { newLora } from '../src/nn/lora.ts';
+import { ControlNetModel } from '../src/nn/models/controlnet.ts';
 import { ClipTokenizer } from '../src/nn/tokenizer.ts';
 import { init } from '../src/tensor/index.ts';
 import { assertClose } from './check-op.ts';
@@ -172,6 +175,63 @@ test('a network made for inpainting sees the mask and the rest of the image', as
 test('a latent is masked where its first pixel is', () => {
   const mask = Float32Array.from({ length: 16 }, (_, i) => i / 16);
   assert.equal([...latentMask(mask, [4, 4], [2, 2])], [0, 0, 1, 1]);
+});
+
+test('ControlNets: each image of a batch by its own, in its part of the steps, with and without guidance', async () => {
+  const net = ControlNetModel.fromUNet(pipeline.network('unet'), { conditioning_embedding_out_channels: [4, 8] });
+  const options: SampleOptions = { prompts, seeds: 4, steps: 4, scheduler: 'ddim' };
+  const edges = randoms(2 * 768, 9, [0, 1]);
+  const free = await pipeline.sample(options);
+  const begun = await pipeline.sample({ ...options, controls: [{ net, image: edges }] });
+  assert.equal(begun.images, free.images, 'one that was just begun from the network changes nothing');
+  for (const conv of [...net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out])
+    conv.weight.array.write(randoms(conv.weight.size, 7, [-0.3, 0.3]));
+  for (const guidanceScale of [1, 3]) {
+    const change = { ...options, guidanceScale, guessMode: guidanceScale > 1 };
+    const both = await pipeline.sample({ ...change, controls: [{ net, image: edges }] });
+    const second = await pipeline.sample({
+      ...change,
+      prompts: prompts.slice(1),
+      seeds: 5,
+      controls: [{ net, image: edges.slice(768) }],
+    });
+    assertClose(second.images, both.images.slice(768), 1e-5, `guidance ${guidanceScale}`);
+    const without = await pipeline.sample(change);
+    assert.ok(both.images.some((v, i) => Math.abs(v - without.images[i]) > 1e-3));
+    const twice = await pipeline.sample({
+      ...change,
+      controls: [0.25, 0.75].map((conditioningScale) => ({ net, image: edges, conditioningScale })),
+    });
+    assertClose(twice.images, both.images, 1e-4, 'two that add up to one');
+  }
+  const late: Float32Array[] = [];
+  await pipeline.sample({
+    ...options,
+    controls: [{ net, image: edges, start: 0.5 }],
+    onStep: async ({ latents }) => void late.push((await latents.read()) as Float32Array),
+  });
+  const plain: Float32Array[] = [];
+  await pipeline.sample({ ...options, onStep: async ({ latents }) => void plain.push((await latents.read()) as Float32Array) }); // prettier-ignore
+  assert.equal(late.map((step, i) => step.join() === plain[i].join()), [true, true, false, false]); // prettier-ignore
+  const wrongSize = { ...options, controls: [{ net, image: new Float32Array(7) }] };
+  assert.match(
+    String(await pipeline.sample(wrongSize).catch((e: Error) => e)),
+    /the image of a ControlNet has 7 numbers/,
+  );
+  net.dispose();
+});
+
+test('a LoRA on a pipeline changes its pictures until it is removed', async () => {
+  const lora = newLora(pipeline.loraModels('unet'), { rank: 2, seed: 1 });
+  for (const [key, p] of lora.namedParameters()) if (/up|lora_B/.test(key)) p.array.write(randoms(p.size, 3, [-1, 1]));
+  const options = { prompts: ['a cat'], seeds: 4, steps: 2 };
+  const before = await pipeline.sample(options);
+  const applied = mergeLoras([{ lora, scale: 0.5 }]);
+  const changed = await pipeline.sample(options);
+  applied.remove();
+  assert.ok(changed.images.some((v, i) => Math.abs(v - before.images[i]) > 1e-4));
+  assert.equal((await pipeline.sample(options)).images, before.images);
+  lora.dispose();
 });
 
 test('previews are what the network believes in, and become the image', async () => {

@@ -3,6 +3,9 @@ import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../nn/i
 import type { ClipTokenizer } from '../nn/tokenizer.ts';
 import { add, concat, mul, noGrad, scope, sub, tensor } from '../tensor/index.ts';
 import type { Tensor } from '../tensor/index.ts';
+import type { LoraModels } from '../nn/lora.ts';
+import type { ControlResiduals } from '../nn/models/unet.ts';
+import { controlResiduals } from './control.ts';
 import { guided } from './guidance.ts';
 import type { ConditionalNetwork } from './guidance.ts';
 import { latentSize } from './latents.ts';
@@ -13,7 +16,7 @@ import { Clock, denoise, seedsOf, startOf } from './pipelines/denoise.ts';
 import { decodeLatents, encodeImages, latentMask } from './pipelines/images.ts';
 import { NoiseSource } from './pipelines/noise.ts';
 import { PromptError } from './pipelines/options.ts';
-import type { NetworkName, SampleOptions, SampleResult, SamplingDefaults } from './pipelines/options.ts';
+import type { NetworkName, SampleOptions, SampleResult, SampleStep, SamplingDefaults } from './pipelines/options.ts';
 import type { Scheduler } from './schedulers/index.ts';
 
 /** What a model is made of. */
@@ -69,8 +72,20 @@ export class Pipeline {
     return { text, warnings: [...new Set(warnings)] };
   }
 
-  /** The network as a function of latents, timestep and text. `beside`: [B, h, w, n] goes in behind the latents. */
-  conditional(which: NetworkName, beside?: Tensor): ConditionalNetwork {
+  /** The networks that a LoRA may change, as `readLora` wants them. */
+  loraModels(which: NetworkName): LoraModels {
+    return { unet: this.network(which), text_encoder: this.parts.textEncoder };
+  }
+
+  /**
+   * The network as a function of latents, timestep and text. `beside`: [B, h, w, n] goes in behind the latents; `residuals`
+   * makes what ControlNets add.
+   */
+  conditional(
+    which: NetworkName,
+    beside?: Tensor,
+    residuals?: (z: Tensor, t: number, text: Tensor) => ControlResiduals,
+  ): ConditionalNetwork {
     const network = this.network(which);
     return (z, t, text) =>
       noGrad(() =>
@@ -78,7 +93,8 @@ export class Pipeline {
           const { dtype } = network.conv_in.weight;
           const copies = beside && Array<Tensor>(z.shape[0] / beside.shape[0]).fill(beside);
           const sample = copies ? concat([z, concat(copies, { axis: 0 })]) : z;
-          return network.forward(sample.to(dtype), t, text.to(dtype)).to('f32');
+          const [x, words] = [sample.to(dtype), text.to(dtype)];
+          return network.forward(x, t, words, undefined, residuals?.(z.to(dtype), t, words)).to('f32');
         }),
       );
   }
@@ -117,9 +133,17 @@ export class Pipeline {
         const begin = await clock.time('encoder', () =>
           this.#begin({ ...options, steps }, scheduler, noises, first, last),
         );
-        const network = guided(this.conditional(which, begin.beside), text, nullText, guidanceScale);
+        let step = 0;
+        const residuals = options.controls?.length
+          ? this.#control(options, shape, first, last, scheduler.timesteps.length - begin.start, () => step)
+          : undefined;
+        const network = guided(this.conditional(which, begin.beside, residuals), text, nullText, guidanceScale);
+        const onStep = (report: SampleStep) => {
+          step = report.index + 1;
+          return options.onStep?.(report);
+        };
         const solved = await clock.time('network', () =>
-          denoise(scheduler, network, begin.sample, { ...options, ...begin, noises, vae, first }),
+          denoise(scheduler, network, begin.sample, { ...options, onStep, ...begin, noises, vae, first }),
         );
         evaluations = solved.evaluations;
         return (await solved.latents.read()) as Float32Array;
@@ -162,8 +186,30 @@ export class Pipeline {
     return [sides.height / factor, sides.width / factor, channels];
   }
 
+  /** What ControlNets add at the step that is being done. */
+  #control(
+    { controls = [], guessMode }: SampleOptions,
+    [h, w]: LatentShape,
+    first: number,
+    last: number,
+    steps: number,
+    step: () => number,
+  ): (z: Tensor, t: number, text: Tensor) => ControlResiduals {
+    const { factor } = this.parts.vae;
+    const each = [h * factor, w * factor, 3];
+    const size = latentSize(each as unknown as LatentShape);
+    const list = controls.map(({ image, ...rest }) => {
+      const { dtype } = rest.net.conv_in.weight;
+      return { ...rest, image: tensor(itemsOf(image, size, first, last), [last - first, ...each], { dtype }) };
+    });
+    return (z, times, text) => {
+      const guidance = z.shape[0] > last - first;
+      return controlResiduals(list, { z, times, text, guidance, guessMode, step: step(), steps });
+    };
+  }
+
   /** Arrays that callers give must have the numbers of all images, or of one for all. */
-  #checkArrays({ prompts, noise, image, mask }: SampleOptions, [h, w, c]: LatentShape): void {
+  #checkArrays({ prompts, noise, image, mask, controls = [] }: SampleOptions, [h, w, c]: LatentShape): void {
     const { factor } = this.parts.vae;
     const [H, W, N] = [h * factor, w * factor, prompts.length];
     if (noise && noise.length !== N * h * w * c)
@@ -174,6 +220,7 @@ export class Pipeline {
     for (const [name, array, each] of [
       ['image', image, [H, W, 3]],
       ['mask', mask, [H, W]],
+      ...controls.map((control) => ['the image of a ControlNet', control.image, [H, W, 3]] as const),
     ] as const) {
       const size = each.reduce((n: number, d) => n * d, 1);
       if (array && array.length !== size && array.length !== N * size)

@@ -1,4 +1,5 @@
 /** What pipelines are asked for, and what they answer. */
+import type { ControlNetModel } from '../../nn/models/controlnet.ts';
 import type { Tensor } from '../../tensor/index.ts';
 
 /** The networks of one model: one step (distilled), the teacher, and what reflow made of it. */
@@ -51,6 +52,18 @@ export interface DenoiseOptions {
   signal?: AbortSignal;
 }
 
+/** A ControlNet, what it sees and how much it counts. */
+export interface ControlImage {
+  net: ControlNetModel;
+  /** [N or 1, height, width, 3] in 0 … 1: edges, depths, poses. */
+  image: Float32Array;
+  /** 1 unless given. */
+  conditioningScale?: number;
+  /** The part of the steps in which it counts, of 0 … 1. */
+  start?: number;
+  end?: number;
+}
+
 /** What to draw, and how. */
 export interface SampleOptions extends DenoiseOptions {
   prompts: string[];
@@ -66,6 +79,10 @@ export interface SampleOptions extends DenoiseOptions {
   mask?: Float32Array;
   /** [N, h, w, C] to start from, instead of noise by seed. */
   noise?: Float32Array;
+  /** ControlNets, whose sums go into the network. */
+  controls?: readonly ControlImage[];
+  /** Control without a text: falls off towards high resolutions, and is absent from the half without texts. */
+  guessMode?: boolean;
 }
 
 /** Where the time went. */
