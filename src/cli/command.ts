@@ -43,6 +43,11 @@ export class UsageError extends Error {
   override name = 'UsageError';
 }
 
+/** The user stopped it: exit status 130. */
+export class Stopped extends Error {
+  override name = 'Stopped';
+}
+
 /** Required: an option made with `required` has no default. */
 export const required: unique symbol = Symbol('required');
 type Default<T> = T | undefined | typeof required;

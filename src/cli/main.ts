@@ -1,6 +1,6 @@
 /** The command line: find the command, import it, run it, and turn what goes wrong into a message and an exit status. */
 import { version } from '../../package.json';
-import { runCommand, unknown, UsageError, type Command } from './command.ts';
+import { runCommand, Stopped, unknown, UsageError, type Command } from './command.ts';
 
 type Entry = [help: string, load: () => Promise<{ default: Command }>];
 
@@ -8,6 +8,7 @@ type Entry = [help: string, load: () => Promise<{ default: Command }>];
 const commands: Record<string, Entry> = {
   sample: ['text → image', () => import('./commands/sample.ts')],
   train: ['teacher → pairs → reflow → distill', () => import('./commands/train.ts')],
+  download: ['fetch a model of the Hugging Face hub ahead of time', () => import('./commands/download.ts')],
   demo: ['sample the model that ships with rectiflow, with a side-by-side sheet', () => import('./commands/demo.ts')],
   convert: ['models between layouts, formats and dtypes', () => import('./commands/convert.ts')],
   doctor: ['what the GPU adapter can do, and a self-test of the kernels', () => import('./commands/doctor.ts')],
@@ -27,7 +28,7 @@ export async function main(argv: string[]): Promise<void> {
       await runCommand(command, rest);
     }
   } catch (error) {
-    process.exitCode = error instanceof UsageError ? 2 : 1;
+    process.exitCode = error instanceof UsageError ? 2 : error instanceof Stopped ? 130 : 1;
     console.error(
       debug && error instanceof Error ? error.stack : error instanceof Error ? error.message : String(error),
     );

@@ -5,7 +5,7 @@ import { writeAtomic } from '../../tensor/io/files-node.ts';
 import { openModelFolder, readJson } from '../../flow/recipe/model-folder.ts';
 import type { NetworkName, SampleResult } from '../../flow/pipelines/options.ts';
 import { command, int, text } from '../command.ts';
-import { shippedModel } from '../default-model.ts';
+import { modelPath } from '../model-path.ts';
 import { imagesFromFloats } from '../pictures/image.ts';
 import { formatParameters, writePng } from '../pictures/png.ts';
 import { drawSheet } from '../pictures/sheet.ts';
@@ -23,11 +23,12 @@ export default command(
   'demo',
   'sample the model that ships, with a side-by-side sheet: the same noise through every network',
   {
-    model: text(undefined, 'another model folder with its three networks'),
+    model: text(undefined, 'another model with its three networks: a folder, or an id of the hub'),
     out: text('demo', 'folder for the pictures'),
     seed: int(7, 'of the first prompt', { min: 0 }),
   },
-  async ({ model = shippedModel(), out, seed }) => {
+  async ({ model: word, out, seed }) => {
+    const model = await modelPath(word);
     const gpu = await init();
     try {
       console.log(`adapter: ${gpu.capabilities.name}`);

@@ -6,7 +6,7 @@ import type { NetworkName, SampleResult, SampleStep } from '../../flow/pipelines
 import type { Pipeline } from '../../flow/pipeline.ts';
 import { openModel, openRefiner } from '../../flow/recipe/open-model.ts';
 import { choice, command, flag, float, int, positional, repeated, text } from '../command.ts';
-import { shippedModel } from '../default-model.ts';
+import { modelHelp, modelPath } from '../model-path.ts';
 import { imagesFromFloats, readImage, readMask } from '../pictures/image.ts';
 import { formatParameters, writePng } from '../pictures/png.ts';
 import { drawGrid } from '../pictures/sheet.ts';
@@ -19,7 +19,7 @@ export default command(
   'text → image; also image → image, and painting inside a mask',
   {
     prompt: positional(repeated(text(undefined, 'what to paint, in quotes; several for several pictures'))),
-    model: text(undefined, "a model: a folder in diffusers' layout, or a single file (the one that ships)"),
+    model: text(undefined, `${modelHelp} (the one that ships)`),
     variant: text(undefined, 'which of several sets of weights to take, such as fp16'),
     dtype: choice('f32', ['f32', 'f16'] as const, 'how weights and activations are stored; f16 takes half the memory'),
     tokenizer: text(undefined, 'folder with vocab.json and merges.txt, for a file that comes without'),
@@ -59,7 +59,7 @@ export default command(
     const words = options.prompt?.length ? options.prompt : recorded.prompt === undefined ? [] : [recorded.prompt];
     if (words.length === 0 || words.some((word) => word.trim() === ''))
       throw new Error('the prompt is empty\n  say what to paint, such as "red apple"');
-    const folder = options.model ?? shippedModel();
+    const folder = await modelPath(options.model, { variant: options.variant });
     const which = options.which ?? networkOf(recorded) ?? 'unet';
     for (const part of ['image', 'mask'] as const) {
       if (recorded[part] && !options[part])
@@ -73,7 +73,7 @@ export default command(
       const rectifiedFlow = options.rectified_flow || undefined;
       const pipeline = await openModel(folder, { ...opening, networks: [which], rectifiedFlow });
       const loaded = (performance.now() - loading) / 1000;
-      const model = `${basename(resolve(folder))}/${which}`;
+      const model = `${nameOf(options.model ?? folder)}/${which}`;
       if (recorded.model && recorded.model !== model)
         console.error(`note: ${options.from} was made with the model ${recorded.model}; this is ${model}`);
       const prompts = words.flatMap((word) => Array<string>(options.num).fill(word));
@@ -200,6 +200,9 @@ function describeTimes({ timings, evaluations, count, steps, guidanceScale }: Sa
 /** Without the options that were not given. */
 const defined = <T extends object>(options: T): Partial<T> =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;
+
+/** Name of a model in a picture's parameters: the last word of its path or id. */
+const nameOf = (model: string): string => basename(resolve(model)).replace(/@.*/, '');
 
 export const slug = (prompt: string): string =>
   prompt

@@ -7,6 +7,7 @@ import { Interrupted, runRecipe, savedRecipe } from '../../flow/recipe/stages.ts
 import type { Progress, TrainOptions } from '../../flow/trainer.ts';
 import { artist } from '../artist.ts';
 import { choice, command, flag, float, int, text, UsageError } from '../command.ts';
+import { clock, StatusLine } from '../status-line.ts';
 
 const schedulers = ['constant', 'constant_with_warmup', 'linear', 'cosine'] as const;
 
@@ -55,7 +56,7 @@ export default command(
         recipe,
         {
           say: (words) => line.print(words),
-          progress: (progress) => line.update(progress),
+          progress: (progress) => line.update(describeProgress(progress), progress.step === progress.steps),
           artist,
           signal: stopping.signal,
           pictureMinutes: options.picture_minutes,
@@ -177,30 +178,9 @@ function setMinutes(recipe: Recipe, minutes: number, stage: StageName | undefine
   parts.forEach((part, i) => (part.minutes = (minutes * usual[i]) / all));
 }
 
-/** One line that is rewritten on a terminal; every half minute a new one elsewhere. */
-class StatusLine {
-  #shown = false;
-  #last = 0;
-
-  update({ task, step, steps, loss, lr, stepsPerSecond, imagesPerSecond, eta, gradNorm }: Progress): void {
-    const terminal = process.stdout.isTTY;
-    const now = performance.now();
-    if (now - this.#last < (terminal ? 100 : 30_000) && step < steps) return;
-    this.#last = now;
-    const words =
-      `${task} ${step}/${steps}  loss ${loss.toFixed(4)}  |g| ${gradNorm.toFixed(2)}  lr ${lr.toExponential(1)}  ` +
-      `${stepsPerSecond.toFixed(2)} steps/s  ${imagesPerSecond.toFixed(0)} images/s  ${clock(eta)} left`;
-    if (terminal) process.stdout.write(`\r\x1b[2K${words.slice(0, (process.stdout.columns ?? 120) - 1)}`);
-    else console.log(words);
-    this.#shown = Boolean(terminal);
-  }
-
-  print(words: string): void {
-    if (this.#shown) process.stdout.write('\r\x1b[2K');
-    this.#shown = false;
-    console.log(words);
-  }
+function describeProgress({ task, step, steps, loss, lr, stepsPerSecond, imagesPerSecond, eta, gradNorm }: Progress) {
+  return (
+    `${task} ${step}/${steps}  loss ${loss.toFixed(4)}  |g| ${gradNorm.toFixed(2)}  lr ${lr.toExponential(1)}  ` +
+    `${stepsPerSecond.toFixed(2)} steps/s  ${imagesPerSecond.toFixed(0)} images/s  ${clock(eta)} left`
+  );
 }
-
-const clock = (seconds: number): string =>
-  Number.isFinite(seconds) ? `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, '0')}` : '?';
