@@ -65,7 +65,7 @@ export class HubServer {
   }
 
   get filesHost(): string {
-    return `http://127.0.0.1:${(this.#files.address() as AddressInfo).port}`;
+    return `http://localhost:${(this.#files.address() as AddressInfo).port}`;
   }
 
   put(path: string, bytes: Buffer | string): Entry {

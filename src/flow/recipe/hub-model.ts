@@ -69,15 +69,23 @@ async function inCache(
   const cached = new CachedModel(cache, id);
   const commit = await cached.commitOf(revision);
   if (!commit) return { why: `no revision ${revision} of it` };
-  const names = await cached.files(commit);
-  if (names.length === 0) return { why: 'no files of it' };
+  const folder = cached.snapshot(commit);
+  const here = await cached.files(commit);
+  if (here.length === 0) return { why: 'no files of it' };
+  const listing = await cached.listing(commit);
   try {
-    const folder = cached.snapshot(commit);
     const index =
-      names.includes('model_index.json') && !file ? await readFile(join(folder, 'model_index.json')) : undefined;
-    const chosen = modelFiles(names, index && parse(index), { ...options, file });
-    // A file that was chosen for being the only one may have got company.
-    return { path: place(folder, chosen), exact: chosen.exact && (file !== undefined || chosen.file === undefined) };
+      here.includes('model_index.json') && !file ? await readFile(join(folder, 'model_index.json')) : undefined;
+    const choose = (names: string[]) => modelFiles(names, index && parse(index), { ...options, file });
+    if (listing && (index || !listing.has('model_index.json') || file)) {
+      const chosen = choose([...listing.keys()]);
+      const has = await Promise.all(chosen.files.map((name) => cached.has(commit, listing.get(name)!)));
+      if (has.every(Boolean)) return { path: place(folder, chosen), exact: true };
+    }
+    const chosen = choose(here);
+    // Of what is not listed here there may be more: another variant, or a second file of weights.
+    const exact = !listing && chosen.exact && (file !== undefined || chosen.file === undefined);
+    return { path: place(folder, chosen), exact };
   } catch (error) {
     if (!(error instanceof ModelFilesError)) throw error;
     return { why: error.message.replace(/\n\s*/g, '; ') };

@@ -38,7 +38,10 @@ export function modelFiles(
   index: Record<string, unknown> | undefined,
   { variant, safetyChecker = false, file }: ModelFilesOptions = {},
 ): ModelFiles {
-  const single = files.filter((name) => /\.(safetensors|ckpt|bin|pt|pth)$/.test(name));
+  const depth = (name: string) => name.split('/').length;
+  const single = files
+    .filter((name) => /\.(safetensors|ckpt|bin|pt|pth)$/.test(name))
+    .sort((a, b) => depth(a) - depth(b)); // whole models lie at the top
   if (file !== undefined) {
     if (!files.includes(file))
       throw new ModelFilesError([`no file ${file}`, ...list('files of weights', single)].join('\n  '));

@@ -2,9 +2,11 @@
 import { mkdir, readFile, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fetchBlob } from './hub/blob-node.ts';
-import { CachedModel, checkCommit, checkFile } from './hub/cache-node.ts';
-import type { HubFile, LinkingDisk } from './hub/cache-node.ts';
+import { CachedModel, checkCommit } from './hub/cache-node.ts';
+import type { LinkingDisk } from './hub/cache-node.ts';
 import { HubError } from './hub/errors-node.ts';
+import { checkFile } from './hub/listing-node.ts';
+import type { HubFile } from './hub/listing-node.ts';
 import { Meter, size } from './hub/meter.ts';
 import type { DownloadProgress } from './hub/meter.ts';
 import { leftBytes } from './hub/partial-node.ts';
@@ -78,6 +80,8 @@ export class HubModel {
     try {
       const { sha } = await modelInfo({ ...common, name: id, revision, additionalFields: ['sha'] });
       const commit = checkCommit(id, sha);
+      const kept = await new CachedModel(options.cache, id).listing(commit);
+      if (kept) return new HubModel(id, revision, commit, kept, options);
       const files = new Map<string, HubFile>();
       const repo = { type: 'model' as const, name: id };
       for await (const entry of listFiles({ ...common, repo, revision: commit, recursive: true })) {
@@ -105,6 +109,7 @@ export class HubModel {
    */
   async download(paths: string[]): Promise<string> {
     const folder = await this.#fetch(paths, this.options.onProgress);
+    await this.#cached.keepListing(this.commit, this.files);
     await this.#cached.setCommit(this.revision, this.commit);
     return folder;
   }

@@ -4,28 +4,22 @@
  *     models--owner--name/blobs/<etag>                  the bytes, under their sha256 (LFS) or git-sha1 (small files)
  *                         snapshots/<commit>/<path>     a link to a blob: the model as its authors see it
  *                         refs/<revision>               the commit that a branch or tag stood at
+ *                         trees/<commit>.json           what files there are, here or not
  *
  * @see https://huggingface.co/docs/huggingface_hub/guides/manage-cache
  */
 import { randomUUID } from 'node:crypto';
 import { copyFile, link, mkdir, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises';
-import { dirname, join, relative, resolve, sep } from 'node:path';
+import { dirname, join, relative, sep } from 'node:path';
 import { writeAtomic } from '../files-node.ts';
 import { HubError } from './errors-node.ts';
+import { readListing, writeListing } from './listing-node.ts';
+import type { HubFile } from './listing-node.ts';
 
 /** The calls that links need; a test replaces them by a disk that has none. */
 export interface LinkingDisk {
   symlink(target: string, path: string): Promise<void>;
   link(target: string, path: string): Promise<void>;
-}
-
-/** A file of a model, as the hub lists it. */
-export interface HubFile {
-  /** Relative to the model, with slashes. */
-  path: string;
-  bytes: number;
-  /** Name of its blob: sha256 of its bytes (64 digits), or git's sha1 (40). */
-  etag: string;
 }
 
 const commitPattern = /^[0-9a-f]{40}$/;
@@ -34,7 +28,10 @@ const commitPattern = /^[0-9a-f]{40}$/;
 export class CachedModel {
   readonly folder: string;
 
-  constructor(cache: string, id: string) {
+  constructor(
+    cache: string,
+    readonly id: string,
+  ) {
     this.folder = join(cache, `models--${id.replace('/', '--')}`);
   }
 
@@ -59,6 +56,19 @@ export class CachedModel {
     const ref = join(this.folder, 'refs', revision);
     await mkdir(dirname(ref), { recursive: true });
     if ((await this.commitOf(revision)) !== commit) await writeAtomic(ref, commit);
+  }
+
+  /** All files of a commit, here or not, as they were listed when it was last looked at. */
+  async listing(commit: string): Promise<ReadonlyMap<string, HubFile> | undefined> {
+    return readListing(this.#tree(commit), this.id);
+  }
+
+  async keepListing(commit: string, files: ReadonlyMap<string, HubFile>): Promise<void> {
+    if (!(await this.listing(commit))) await writeListing(this.#tree(commit), files);
+  }
+
+  #tree(commit: string): string {
+    return join(this.folder, 'trees', `${commit}.json`);
   }
 
   /** The files of a snapshot that are there, not only linked. */
@@ -113,32 +123,4 @@ const sizeOf = (path: string): Promise<number | undefined> =>
 export function checkCommit(id: string, commit: unknown): string {
   if (typeof commit === 'string' && commitPattern.test(commit)) return commit;
   throw new HubError(`${id}: the server names a commit that is none\n  ${JSON.stringify(commit)}`);
-}
-
-/**
- * A file from the server's list. What it says becomes names on this disk, so all of it is looked at.
- * @throws HubError when a path leaves the folder of the model on any system, or a checksum or size is none
- */
-export function checkFile(
-  id: string,
-  entry: { path: string; size: number; oid?: string; lfs?: { oid: string; size: number } },
-): HubFile {
-  const { path } = entry;
-  const etag = entry.lfs?.oid ?? entry.oid;
-  const bytes = entry.lfs?.size ?? entry.size;
-  if (typeof path !== 'string' || !isInside(path))
-    throw new HubError(
-      `${id}: the server lists a file that would lie outside the model's folder\n  ${JSON.stringify(path)}`,
-    );
-  if (typeof etag !== 'string' || !(entry.lfs ? /^[0-9a-f]{64}$/ : commitPattern).test(etag))
-    throw new HubError(`${id}: the server lists a file without a checksum\n  ${path}  ${JSON.stringify(etag)}`);
-  if (!Number.isSafeInteger(bytes) || bytes < 0)
-    throw new HubError(`${id}: the server lists a file of an impossible size\n  ${path}  ${bytes} bytes`);
-  return { path, bytes, etag };
-}
-
-/** No step upwards, no drive, no root, no name that a disk takes for something else. */
-function isInside(path: string): boolean {
-  const strange = /[\\:\0]/.test(path) || path.split('/').some((part) => part === '' || part === '.' || part === '..');
-  return !strange && resolve('/model', path).startsWith(resolve('/model') + sep);
 }

@@ -3,7 +3,8 @@
  *
  * A partial file belongs to the process in its name, and only that one writes to it. Another process waits while the
  * owner lives (it touches the file every few seconds), and takes the file over, by renaming it, when the owner is gone.
- * Renaming is atomic: of two that try, one gets it. `blobs/<etag>.incomplete` is what Python leaves.
+ * Renaming is atomic: of two that try, one gets it. `blobs/<etag>.incomplete` is what Python left before its version 2;
+ * what later ones write, `<etag>.<8 hex digits>.incomplete`, is theirs alone.
  */
 import { open, readdir, rename, rm, stat, utimes, type FileHandle } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -128,9 +129,11 @@ export async function leftBytes(blobs: string, etag: string): Promise<number> {
 
 async function find(blobs: string, etag: string): Promise<Found[]> {
   const names = await readdir(blobs).catch(() => [] as string[]);
-  const mine = names.filter((name) => name.startsWith(`${etag}.`) && name.endsWith('.incomplete'));
+  const known = names.filter(
+    (name) => name === `${etag}.incomplete` || (name.startsWith(`${etag}.`) && ours.test(name)),
+  );
   const found = await Promise.all(
-    mine.map(async (name) => {
+    known.map(async (name) => {
       const info = await stat(join(blobs, name)).catch(() => undefined); // it may be gone by now
       return info && { name, bytes: info.size, isLive: isLive(name, (Date.now() - info.mtimeMs) / 1000) };
     }),
@@ -138,9 +141,11 @@ async function find(blobs: string, etag: string): Promise<Found[]> {
   return found.filter((one) => one !== undefined);
 }
 
+const ours = /\.(\w+)-(\d+)-\d+\.incomplete$/;
+
 /** Whether its owner is still at work. `age`: seconds since it was touched or written. */
 function isLive(name: string, age: number): boolean {
-  const owner = /\.(\w+)-(\d+)-\d+\.incomplete$/.exec(name);
+  const owner = ours.exec(name);
   if (!owner) return age < STALE_PYTHON;
   if (owner[1] === host && Number(owner[2]) === process.pid) return owned.has(name);
   if (age > STALE || owner[1] !== host) return age <= STALE;
