@@ -124,7 +124,7 @@ const test = suite('node cli');
 test('alone lists the commands', () => {
   const { status, stdout } = cli();
   assert.is(status, 0);
-  for (const name of ['sample', 'train', 'convert', 'doctor', 'verify', 'demo', 'setup'])
+  for (const name of ['sample', 'download', 'train', 'convert', 'doctor', 'verify', 'demo', 'setup'])
     assert.match(stdout, new RegExp(`^  ${name} `, 'm'));
   assert.is(cli('--help').stdout, stdout);
 });
@@ -144,7 +144,7 @@ test('an unknown flag names the nearest one, with exit status 2', () => {
 });
 
 test('every command has a help', () => {
-  for (const name of ['sample', 'train', 'convert', 'doctor', 'verify', 'demo', 'setup']) {
+  for (const name of ['sample', 'download', 'train', 'convert', 'doctor', 'verify', 'demo', 'setup']) {
     const { status, stdout, stderr } = cli(name, '--help');
     assert.is(status, 0, stderr);
     assert.match(stdout, new RegExp(`^rectiflow ${name} `));

@@ -82,7 +82,7 @@ export async function world(): Promise<World> {
     endpoint: server.endpoint,
     cache,
     backoff: 2,
-    timeout: 5,
+    timeout: 20,
     onNote: (note: string) => notes.push(note),
   };
   return { server, cache, model: join(cache, 'models--owner--name'), notes, options };
@@ -157,7 +157,7 @@ export const dropAfter =
   (_, response) => {
     const all = server.files.get(path)!.bytes;
     response.writeHead(200, { 'content-length': all.length });
-    response.write(all.subarray(0, bytes), () => setTimeout(() => response.destroy(), 30));
+    response.write(all.subarray(0, bytes), () => setTimeout(() => response.destroy(), 100));
   };
 
 /** Send so many bytes of a file, then nothing more. */

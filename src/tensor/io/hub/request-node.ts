@@ -49,13 +49,13 @@ export async function ask(address: string, hub: Hub, asked: Asked, headers: Reco
       });
       const location = response.headers.get('location');
       if (response.status >= 300 && response.status < 400 && location) {
-        await response.body?.cancel();
+        void response.body?.cancel().catch(() => {});
         if (redirects === MAX_REDIRECTS) throw new HubError(`${asked.id}: ${url.origin} redirects without end`);
         url = follow(location, url, asked);
         continue;
       }
       if (response.status !== 200 && response.status !== 206) {
-        await response.body?.cancel();
+        void response.body?.cancel().catch(() => {});
         throw statusError(response, url, asked, hub);
       }
       return { response, body: pieces(response, url, watch, asked), close: () => watch.close() };
@@ -73,14 +73,16 @@ function follow(location: string, from: URL, asked: Asked): URL {
 }
 
 async function* pieces(response: Response, url: URL, watch: Watch, asked: Asked): AsyncGenerator<Uint8Array> {
-  try {
-    for await (const piece of (response.body ?? []) as unknown as AsyncIterable<Uint8Array>) {
-      watch.pause(); // a slow disk here is no silence there
-      yield piece;
-      watch.start();
-    }
-  } catch (error) {
-    throw watch.reason ?? connectionError(error, url, asked);
+  const reader = response.body?.getReader();
+  while (reader) {
+    watch.start();
+    const read = reader.read().catch((error) => {
+      throw watch.reason ?? connectionError(error, url, asked);
+    });
+    const { done, value } = await watch.during(read);
+    watch.pause(); // a slow disk here is no silence there
+    if (done) return;
+    yield value;
   }
 }
 
@@ -89,6 +91,7 @@ class Watch {
   readonly #controller = new AbortController();
   readonly #stop = () => this.#end(this.hub.signal!.reason);
   #timer?: NodeJS.Timeout;
+  #fail?: (reason: unknown) => void;
   /** Why the request was ended. */
   reason?: unknown;
   host = '';
@@ -104,6 +107,7 @@ class Watch {
   }
 
   start(): void {
+    this.pause();
     const { timeout } = this.hub;
     const silence = () => this.#end(new PassingError(`nothing came from ${this.host} for ${timeout} s`));
     this.#timer = setTimeout(silence, 1000 * timeout);
@@ -111,6 +115,15 @@ class Watch {
 
   pause(): void {
     clearTimeout(this.#timer);
+  }
+
+  /** `read`, or the reason of an end before it: a body that was ended between two reads never settles the next one. */
+  during<T>(read: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#fail = reject;
+      if (this.reason !== undefined) reject(this.reason);
+      read.then(resolve, reject);
+    });
   }
 
   close(): void {
@@ -122,6 +135,7 @@ class Watch {
   #end(reason: unknown): void {
     this.reason = reason;
     this.#controller.abort(reason);
+    this.#fail?.(reason);
   }
 }
 

@@ -28,12 +28,13 @@ type Environment = Record<string, string | undefined>;
  * @throws HubError when HF_ENDPOINT is no address, or HF_TOKEN cannot stand in a header
  */
 export function hubSettings(env: Environment = process.env): HubSettings {
-  const home = folder(env.HF_HOME) ?? join(folder(env.XDG_CACHE_HOME) ?? join(homedir(), '.cache'), 'huggingface');
+  const folder = (name: string) => expand(env[name], env);
+  const home = folder('HF_HOME') ?? join(folder('XDG_CACHE_HOME') ?? join(homedir(), '.cache'), 'huggingface');
   const timeout = Number(env.HF_HUB_DOWNLOAD_TIMEOUT);
   return {
     endpoint: endpointFrom(env.HF_ENDPOINT || 'https://huggingface.co'),
-    cache: folder(env.HF_HUB_CACHE) ?? folder(env.HUGGINGFACE_HUB_CACHE) ?? join(home, 'hub'),
-    ...tokenFrom(env, folder(env.HF_TOKEN_PATH) ?? join(home, 'token')),
+    cache: folder('HF_HUB_CACHE') ?? folder('HUGGINGFACE_HUB_CACHE') ?? join(home, 'hub'),
+    ...tokenFrom(env, folder('HF_TOKEN_PATH') ?? join(home, 'token')),
     offline: isTrue(env.HF_HUB_OFFLINE || env.TRANSFORMERS_OFFLINE),
     timeout: timeout > 0 ? timeout : 10,
     backoff: 1000,
@@ -43,9 +44,9 @@ export function hubSettings(env: Environment = process.env): HubSettings {
 const isTrue = (value?: string): boolean => /^(1|on|yes|true)$/i.test(value ?? '');
 
 /** A folder from a variable: ~ and $NAME as Python expands them. Empty counts as not set. */
-function folder(value?: string): string | undefined {
+function expand(value: string | undefined, env: Environment): string | undefined {
   if (!value) return undefined;
-  const named = value.replace(/\$(\w+)|\$\{(\w+)\}/g, (all, a, b) => process.env[a ?? b] ?? all);
+  const named = value.replace(/\$(\w+)|\$\{(\w+)\}/g, (all, a, b) => env[a ?? b] ?? all);
   return resolve(named.replace(/^~(?=$|[/\\])/, homedir()));
 }
 
