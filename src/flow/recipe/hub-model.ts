@@ -6,6 +6,7 @@ import type { HubId, HubOptions } from '../../tensor/io/hub-node.ts';
 import { modelFiles, ModelFilesError } from './model-files.ts';
 import type { ModelFiles, ModelFilesOptions } from './model-files.ts';
 
+/** How to reach the hub, which files are wanted, and whether to ask for newer ones. */
 export interface FindModelOptions extends HubOptions, ModelFilesOptions {
   /** Ask the hub whether there is a newer one, also when a whole model is in the cache. */
   refresh?: boolean;

@@ -5,6 +5,7 @@ export class ModelFilesError extends Error {
   override name = 'ModelFilesError';
 }
 
+/** What of a repository is wanted. */
 export interface ModelFilesOptions {
   /** 'fp16' takes unet/diffusion_pytorch_model.fp16.safetensors, where there is one. */
   variant?: string;

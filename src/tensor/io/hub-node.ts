@@ -3,27 +3,26 @@ import { mkdir, readFile, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fetchBlob } from './hub/blob-node.ts';
 import { CachedModel, checkCommit } from './hub/cache-node.ts';
-import type { LinkingDisk } from './hub/cache-node.ts';
+import type { HubDisk } from './hub/cache-node.ts';
 import { HubError } from './hub/errors-node.ts';
 import { checkFile } from './hub/listing-node.ts';
 import type { HubFile } from './hub/listing-node.ts';
 import { Meter, size } from './hub/meter.ts';
 import type { DownloadProgress } from './hub/meter.ts';
 import { leftBytes } from './hub/partial-node.ts';
-import type { PartialDisk } from './hub/partial-node.ts';
 import { hubFetch } from './hub/request-node.ts';
 import type { HubListener } from './hub/request-node.ts';
 import { hubSettings } from './hub/settings-node.ts';
 import type { HubSettings } from './hub/settings-node.ts';
 
 export { CachedModel, HubError, size };
-export type { DownloadProgress, HubFile, HubSettings };
+export type { DownloadProgress, HubDisk, HubFile, HubListener, HubSettings };
 
-/** What is not given comes from the environment. */
+/** How to reach the hub, and whom to tell. What is not given comes from the environment. */
 export interface HubOptions extends Partial<HubSettings>, HubListener {
+  /** Called for every piece that comes. */
   onProgress?: (progress: DownloadProgress) => void;
-  /** Calls that a test replaces by a disk that is full or knows no links. */
-  disk?: PartialDisk & LinkingDisk;
+  disk?: HubDisk;
 }
 
 /** owner/name, perhaps a file of it, and a branch, tag or commit. */

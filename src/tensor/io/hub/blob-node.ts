@@ -4,12 +4,11 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { size as words } from './meter.ts';
-import type { CachedModel } from './cache-node.ts';
+import type { CachedModel, HubDisk } from './cache-node.ts';
 import { HubError, PassingError } from './errors-node.ts';
 import type { Asked } from './errors-node.ts';
 import type { HubFile } from './listing-node.ts';
 import { PartialBlob } from './partial-node.ts';
-import type { PartialDisk } from './partial-node.ts';
 import { ask, persist } from './request-node.ts';
 import type { Hub } from './request-node.ts';
 
@@ -21,7 +20,7 @@ export interface BlobRequest {
   file: HubFile;
   /** Bytes that came, or that were found here from before; fewer than 0 when some had to be thrown away. */
   onBytes?: (bytes: number, from: 'hub' | 'disk') => void;
-  disk?: PartialDisk;
+  disk?: Pick<HubDisk, 'open'>;
 }
 
 const TRIES = 5; // in a row, without a byte

@@ -10,15 +10,20 @@
  */
 import { randomUUID } from 'node:crypto';
 import { copyFile, link, mkdir, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { dirname, join, relative, sep } from 'node:path';
 import { writeAtomic } from '../files-node.ts';
 import { HubError } from './errors-node.ts';
 import { readListing, writeListing } from './listing-node.ts';
 import type { HubFile } from './listing-node.ts';
 
-/** The calls that links need; a test replaces them by a disk that has none. */
-export interface LinkingDisk {
+/** The calls that a test replaces by a disk that is full or knows no links. */
+export interface HubDisk {
+  /** As of node:fs/promises. */
+  open(path: string, flags: string): Promise<FileHandle>;
+  /** Likewise. */
   symlink(target: string, path: string): Promise<void>;
+  /** Likewise: a hard link. */
   link(target: string, path: string): Promise<void>;
 }
 
@@ -94,7 +99,11 @@ export class CachedModel {
   }
 
   /** Make a blob appear in a snapshot: a symbolic link, else a hard one, else a copy. */
-  async link(commit: string, { path, etag }: HubFile, disk: LinkingDisk = { symlink, link }): Promise<void> {
+  async link(
+    commit: string,
+    { path, etag }: HubFile,
+    disk: Pick<HubDisk, 'symlink' | 'link'> = { symlink, link },
+  ): Promise<void> {
     const blob = join(this.blobs, etag);
     const pointer = join(this.snapshot(commit), path);
     const target = relative(dirname(pointer), blob);

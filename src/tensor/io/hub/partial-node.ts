@@ -9,11 +9,7 @@
 import { open, readdir, rename, rm, stat, utimes, type FileHandle } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-
-/** The calls that a test replaces by a full disk. */
-export interface PartialDisk {
-  open(path: string, flags: string): Promise<FileHandle>;
-}
+import type { HubDisk } from './cache-node.ts';
 
 const TOUCH = 5; // seconds
 const STALE = 30; // seconds without a touch after which an owner on another machine counts as gone
@@ -50,7 +46,11 @@ export class PartialBlob {
   }
 
   /** Take over what was left of a blob, or begin; undefined while another is at work on it. */
-  static async claim(blobs: string, etag: string, disk: PartialDisk = { open }): Promise<PartialBlob | undefined> {
+  static async claim(
+    blobs: string,
+    etag: string,
+    disk: Pick<HubDisk, 'open'> = { open },
+  ): Promise<PartialBlob | undefined> {
     const others = await find(blobs, etag);
     if (others.some(({ isLive }) => isLive)) return undefined;
     const partial = new PartialBlob(blobs, `${etag}.${host}-${process.pid}-${count++}.incomplete`, 0);
