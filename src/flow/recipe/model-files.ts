@@ -145,16 +145,11 @@ function chooseWeights(names: string[], wanted?: string): { files: string[]; var
     (shards > 0 ? 1 : 0);
   for (const set of whole.sort((a, b) => rank(a) - rank(b))) {
     if (set.shards === 0) return set;
-    const index = names.find((name) => isIndex(name, set.format, set.variant));
+    const dot = set.variant ? `.${set.variant}` : '';
+    const index = names.find((name) => /^[a-z_]+\./.test(name) && name.endsWith(`.${set.format}.index${dot}.json`));
     if (index) return { ...set, files: [index, ...set.files] };
   }
   return undefined;
-}
-
-/** 'model.safetensors.index.json', with the variant before or after. */
-function isIndex(name: string, format: string, variant?: string): boolean {
-  const match = /^[a-z_]+(?:\.([\w-]+))?\.(safetensors|bin)\.index(?:\.([\w-]+))?\.json$/.exec(name);
-  return match !== null && match[2] === format && (match[1] ?? match[3]) === variant;
 }
 
 const list = (what: string, names: string[]): string[] =>

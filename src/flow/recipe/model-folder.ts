@@ -31,10 +31,10 @@ export class ModelFolderError extends Error {
 export const weightsFile = { text_encoder: 'model.safetensors', other: 'diffusion_pytorch_model.safetensors' };
 const fileOf = (part: string): string => (part === 'text_encoder' ? weightsFile.text_encoder : weightsFile.other);
 
-/** Open a model for sampling. Only the networks named in `networks` are read. */
+/** Open a model for sampling. Only the networks named in `networks` are read; `variant` prefers such weights, as fp16. */
 export async function openModelFolder(
   folder: string,
-  { networks = ['unet'] as readonly NetworkName[] } = {},
+  { networks = ['unet'], variant }: { networks?: readonly NetworkName[]; variant?: string } = {},
 ): Promise<Pipeline> {
   const info = await stat(folder).catch(() => undefined);
   if (!info?.isDirectory())
@@ -44,11 +44,11 @@ export async function openModelFolder(
   const missing = required.filter((part) => !parts.includes(part));
   if (missing.length) throw new ModelFolderError(`${folder}: is not a whole model\n  missing: ${missing.join(', ')}`);
   const tokenizer = await openTokenizer(join(folder, 'tokenizer'));
-  const textEncoder = await openModule(folder, 'text_encoder', (config) => new CLIPTextModel(config));
-  const vae = await openModule(folder, 'vae', (config) => new AutoencoderKL(config));
+  const textEncoder = await openModule(folder, 'text_encoder', (config) => new CLIPTextModel(config), { variant });
+  const vae = await openModule(folder, 'vae', (config) => new AutoencoderKL(config), { variant });
   const opened: PipelineParts['networks'] = {};
   for (const name of networks)
-    opened[name] = await openModule(folder, name, (config) => new UNet2DConditionModel(config));
+    opened[name] = await openModule(folder, name, (config) => new UNet2DConditionModel(config), { variant });
   const scheduler = parts.includes('scheduler')
     ? await readJson(join(folder, 'scheduler', 'scheduler_config.json'))
     : undefined;
