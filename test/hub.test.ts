@@ -575,7 +575,7 @@ function runTests(): void {
 
   for (const path of [
     '../../x.json',
-    '/tmp/x.json',
+    '/etc/x.json',
     'unet/../../x.json',
     'unet\\..\\x.json',
     'C:x.json',
