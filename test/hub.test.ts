@@ -463,7 +463,7 @@ function runTests(): void {
 
   const lefts: [who: string, name: (etag: string) => string][] = [
     ['Python', (etag) => `${etag}.incomplete`],
-    ['a process that is gone', (etag) => `${etag}.elsewhere-4000000-0.incomplete`],
+    ['a process that is gone', (etag) => `${etag}.elsewhere-4000000-0123abcd-0.incomplete`],
   ];
   for (const [who, name] of lefts)
     test(

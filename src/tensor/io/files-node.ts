@@ -1,4 +1,5 @@
 /** Files of tensors on disk (Node only): partial reads, and writes that never leave half a file behind. */
+import { randomUUID } from 'node:crypto';
 import { open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname, basename, join } from 'node:path';
 import type { Bytes } from './bytes.ts';
@@ -63,7 +64,7 @@ export async function writeAtomic(
   chunks: string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
   disk: Disk = { open, rename, rm },
 ): Promise<void> {
-  const beside = join(dirname(path), `.${basename(path)}.${process.pid}.part`);
+  const beside = join(dirname(path), `.${basename(path)}.${randomUUID()}.part`); // of this write alone
   const parts =
     typeof chunks === 'string' ? [new TextEncoder().encode(chunks)] : chunks instanceof Uint8Array ? [chunks] : chunks;
   let file: FileHandle | undefined;

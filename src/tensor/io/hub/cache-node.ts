@@ -9,10 +9,21 @@
  * @see https://huggingface.co/docs/huggingface_hub/guides/manage-cache
  */
 import { randomUUID } from 'node:crypto';
-import { copyFile, link, mkdir, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises';
+import {
+  copyFile,
+  link,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname, join, relative, sep } from 'node:path';
-import { writeAtomic } from '../files-node.ts';
 import { HubError } from './errors-node.ts';
 import { readListing, writeListing } from './listing-node.ts';
 import type { HubFile } from './listing-node.ts';
@@ -60,7 +71,10 @@ export class CachedModel {
     if (revision === commit) return;
     const ref = join(this.folder, 'refs', revision);
     await mkdir(dirname(ref), { recursive: true });
-    if ((await this.commitOf(revision)) !== commit) await writeAtomic(ref, commit);
+    if ((await this.commitOf(revision)) === commit) return;
+    const beside = join(this.folder, `${randomUUID()}.part`); // in refs Python would take it for a branch
+    await writeFile(beside, commit);
+    await rename(beside, ref);
   }
 
   /** All files of a commit, here or not, as they were listed when it was last looked at. */

@@ -1,11 +1,12 @@
 /**
- * What there is of a blob while it is fetched: `blobs/<etag>.<host>-<process>-<n>.incomplete`.
+ * What there is of a blob while it is fetched: `blobs/<etag>.<host>-<process>-<tag>-<n>.incomplete`.
  *
  * A partial file belongs to the process in its name, and only that one writes to it. Another process waits while the
  * owner lives (it touches the file every few seconds), and takes the file over, by renaming it, when the owner is gone.
  * Renaming is atomic: of two that try, one gets it. `blobs/<etag>.incomplete` is what Python left before its version 2;
  * what later ones write, `<etag>.<8 hex digits>.incomplete`, is theirs alone.
  */
+import { randomBytes } from 'node:crypto';
 import { open, readdir, rename, rm, stat, utimes, type FileHandle } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -16,6 +17,7 @@ const STALE = 30; // seconds without a touch after which an owner on another mac
 const STALE_PYTHON = 60; // it does not touch, but writes
 
 const host = hostname().replace(/\W/g, '_').slice(0, 40) || 'host';
+const tag = randomBytes(4).toString('hex'); // containers may share a host's name, and all have a process 1
 const owned = new Set<string>();
 let count = 0;
 
@@ -53,7 +55,7 @@ export class PartialBlob {
   ): Promise<PartialBlob | undefined> {
     const others = await find(blobs, etag);
     if (others.some(({ isLive }) => isLive)) return undefined;
-    const partial = new PartialBlob(blobs, `${etag}.${host}-${process.pid}-${count++}.incomplete`, 0);
+    const partial = new PartialBlob(blobs, `${etag}.${host}-${process.pid}-${tag}-${count++}.incomplete`, 0);
     try {
       const [left, ...smaller] = others.sort((a, b) => b.bytes - a.bytes);
       const taken = left && (await takeOver(join(blobs, left.name), partial.path));
@@ -141,16 +143,17 @@ async function find(blobs: string, etag: string): Promise<Found[]> {
   return found.filter((one) => one !== undefined);
 }
 
-const ours = /\.(\w+)-(\d+)-\d+\.incomplete$/;
+const ours = /\.(\w+)-(\d+)-([0-9a-f]{8})-\d+\.incomplete$/;
 
 /** Whether its owner is still at work. `age`: seconds since it was touched or written. */
 function isLive(name: string, age: number): boolean {
   const owner = ours.exec(name);
   if (!owner) return age < STALE_PYTHON;
-  if (owner[1] === host && Number(owner[2]) === process.pid) return owned.has(name);
-  if (age > STALE || owner[1] !== host) return age <= STALE;
+  const [, itsHost, pid, itsTag] = owner;
+  if (itsTag === tag) return owned.has(name);
+  if (age > STALE || itsHost !== host || Number(pid) === process.pid) return age <= STALE;
   try {
-    return process.kill(Number(owner[2]), 0);
+    return process.kill(Number(pid), 0);
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM'; // somebody else's, but alive
   }
