@@ -8,7 +8,8 @@ import { shippedModel } from './default-model.ts';
 import { clock, StatusLine } from './status-line.ts';
 
 /** What --model says of itself in --help. */
-export const modelHelp = "folder of a model in diffusers' layout, or owner/name[@revision] on the Hugging Face hub";
+export const modelHelp =
+  "a model: a folder in diffusers' layout, a single file, or owner/name[@revision] on the Hugging Face hub";
 
 /** Path of the model; the one that ships when none is named. Ctrl-C ends a download; what came is kept. */
 export async function modelPath(

@@ -59,7 +59,9 @@ export default command(
     const words = options.prompt?.length ? options.prompt : recorded.prompt === undefined ? [] : [recorded.prompt];
     if (words.length === 0 || words.some((word) => word.trim() === ''))
       throw new Error('the prompt is empty\n  say what to paint, such as "red apple"');
-    const folder = await modelPath(options.model, { variant: options.variant });
+    const { variant } = options;
+    const folder = await modelPath(options.model, { variant });
+    const refinerPath = options.refiner === undefined ? undefined : await modelPath(options.refiner, { variant });
     const which = options.which ?? networkOf(recorded) ?? 'unet';
     for (const part of ['image', 'mask'] as const) {
       if (recorded[part] && !options[part])
@@ -68,7 +70,7 @@ export default command(
     await init();
     try {
       const loading = performance.now();
-      const { variant, dtype, tokenizer } = options;
+      const { dtype, tokenizer } = options;
       const opening = { variant, dtype, tokenizer, progress: showLoading };
       const rectifiedFlow = options.rectified_flow || undefined;
       const pipeline = await openModel(folder, { ...opening, networks: [which], rectifiedFlow });
@@ -101,8 +103,8 @@ export default command(
       });
       const times = [describeTimes(result, loaded)];
       pipeline.dispose();
-      if (options.refiner !== undefined) {
-        using refiner = await openRefiner(options.refiner, opening);
+      if (refinerPath !== undefined) {
+        using refiner = await openRefiner(refinerPath, opening);
         const { images, height, width } = result;
         const negativePrompt = asked.negative_prompt;
         const refined = await refiner.refine({
@@ -135,7 +137,7 @@ export default command(
               }
             : {}),
           ...(options.mask ? { Mask: basename(options.mask) } : {}),
-          ...(options.refiner ? { Refiner: basename(resolve(options.refiner)) } : {}),
+          ...(options.refiner ? { Refiner: nameOf(options.refiner) } : {}),
         };
         const parameters = { prompt: prompts[i], negativePrompt: asked.negative_prompt, settings };
         await writePng(file, image, formatParameters(parameters));
