@@ -144,6 +144,27 @@ test('halves take half the memory and draw nearly the same', async () => {
   pipeline.dispose();
 });
 
+test('a fine-tuned model on a rectified flow: its change, its text encoder and its autoencoder', async () => {
+  await cp(sd, at('tuned'), { recursive: true });
+  const network = new UNet2DConditionModel(unet).initialize(3);
+  network.conv_out.weight.array.write(randoms(network.conv_out.weight.size, 4, [-0.2, 0.2]));
+  await saveModule(at('tuned'), 'unet', network, 'UNet2DConditionModel', { dtype: 'F32' });
+  await saveModule(at('tuned'), 'text_encoder', new CLIPTextModel(clip).initialize(9), 'CLIPTextModel', {
+    dtype: 'F32',
+  });
+  const picture = async (path: string, options: object) => {
+    const pipeline = await openModel(path, { rectifiedFlow: true, ...options });
+    const { images } = await pipeline.sample({ prompts: ['a cat'], seeds: 5, ...size });
+    pipeline.dispose();
+    return images;
+  };
+  const delta = { finetuned: at('tuned'), base: sd };
+  // The flow has the weights of the base, so all of the change makes it the fine-tuned model.
+  assertClose(await picture(at('instaflow'), { delta }), await picture(at('tuned'), {}), 1e-5, 'images');
+  const half = await picture(at('instaflow'), { delta: { ...delta, scale: 0.5 } });
+  assert.not.equal(half, await picture(at('tuned'), {}));
+});
+
 test('loading is told tensor by tensor', async () => {
   const last = new Map<string, [number, number]>();
   const pipeline = await openModel(sd, { progress: (part, loaded, total) => void last.set(part, [loaded, total]) });

@@ -17,6 +17,10 @@ export interface Recorded {
   /** Name of the image that it began with, and of the mask. */
   image?: string;
   mask?: string;
+  /** Names of what was on the model or beside it. */
+  lora?: string;
+  finetuned?: string;
+  controlnet?: string;
 }
 
 /** Names of samplers that other tools write. */
@@ -64,6 +68,9 @@ export async function readRecorded(file: string): Promise<Recorded> {
     model: settings.Model,
     image: settings['Init image'],
     mask: settings.Mask,
+    lora: settings.Lora,
+    finetuned: settings['Fine-tuned'],
+    controlnet: settings.ControlNet,
   };
   for (const [name, value] of Object.entries(recorded))
     if (typeof value === 'number' && !Number.isFinite(value))

@@ -5,6 +5,7 @@ import { networkNames } from '../../flow/pipelines/options.ts';
 import type { NetworkName, SampleResult, SampleStep } from '../../flow/pipelines/options.ts';
 import type { Pipeline } from '../../flow/pipeline.ts';
 import { openModel, openRefiner } from '../../flow/recipe/open-model.ts';
+import { additions, applyLoras, deltaOf, openControls, recordOf } from '../additions.ts';
 import { choice, command, flag, float, int, positional, repeated, text } from '../command.ts';
 import { modelHelp, modelPath } from '../model-path.ts';
 import { imagesFromFloats, readImage, readMask } from '../pictures/image.ts';
@@ -47,6 +48,7 @@ export default command(
     image: text(undefined, 'begin with this image instead of noise'),
     strength: float(undefined, 'how much of that image is painted anew, 0 to 1 (0.8)', { min: 0, max: 1 }),
     mask: text(undefined, 'paint only where this image is white'),
+    ...additions,
     from: text(undefined, 'a picture made before: repeat it, with what is given here changed'),
     batch_size: int(4, 'images at once', { min: 1 }),
     preview: int(undefined, 'write what the network believes in after every so many steps', { min: 1 }),
@@ -63,17 +65,19 @@ export default command(
     const folder = await modelPath(options.model, { variant });
     const refinerPath = options.refiner === undefined ? undefined : await modelPath(options.refiner, { variant });
     const which = options.which ?? networkOf(recorded) ?? 'unet';
-    for (const part of ['image', 'mask'] as const) {
-      if (recorded[part] && !options[part])
+    for (const part of ['image', 'mask', 'lora', 'finetuned', 'controlnet'] as const) {
+      if (recorded[part] && !options[part]?.length)
         throw new Error(`${options.from}: was made with --${part} ${recorded[part]}\n  give it again`);
     }
+    const delta = deltaOf(options);
     await init();
     try {
       const loading = performance.now();
       const { dtype, tokenizer } = options;
       const opening = { variant, dtype, tokenizer, progress: showLoading };
       const rectifiedFlow = options.rectified_flow || undefined;
-      const pipeline = await openModel(folder, { ...opening, networks: [which], rectifiedFlow });
+      const pipeline = await openModel(folder, { ...opening, networks: [which], rectifiedFlow, delta });
+      using _loras = await applyLoras(pipeline, which, options);
       const loaded = (performance.now() - loading) / 1000;
       const model = `${nameOf(options.model ?? folder)}/${which}`;
       if (recorded.model && recorded.model !== model)
@@ -84,6 +88,7 @@ export default command(
       await mkdir(options.out, { recursive: true });
       const names = prompts.map((prompt, i) => `${slug(prompt)}-${seeds[i]}`);
       const size = sizeOf(pipeline, asked);
+      const controls = await openControls(options, size, opening);
       let result = await pipeline.sample({
         prompts,
         seeds,
@@ -97,11 +102,14 @@ export default command(
         image: options.image === undefined ? undefined : await readImage(options.image, size),
         mask: options.mask === undefined ? undefined : await readMask(options.mask, size),
         strength: asked.strength,
+        controls,
+        guessMode: options.guess_mode,
         previewSteps: options.preview,
         onPreview: options.preview === undefined ? undefined : previewer(options.out, names, size),
         onStep: showStep,
       });
       const times = [describeTimes(result, loaded)];
+      for (const { net } of controls) net.dispose();
       pipeline.dispose();
       if (refinerPath !== undefined) {
         using refiner = await openRefiner(refinerPath, opening);
@@ -137,6 +145,7 @@ export default command(
               }
             : {}),
           ...(options.mask ? { Mask: basename(options.mask) } : {}),
+          ...recordOf(options),
           ...(options.refiner ? { Refiner: nameOf(options.refiner) } : {}),
         };
         const parameters = { prompt: prompts[i], negativePrompt: asked.negative_prompt, settings };

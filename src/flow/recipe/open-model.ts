@@ -2,10 +2,17 @@
 import { readdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
-import type { Module } from '../../nn/index.ts';
+import type { Module, StateDict } from '../../nn/index.ts';
+import { deltaParts } from '../../nn/delta-weights.ts';
+import { mergeLoras } from '../../nn/lora-apply.ts';
+import type { AppliedLoras, ScaledLora } from '../../nn/lora-apply.ts';
+import { readLora } from '../../nn/lora-read.ts';
+import { ControlNetModel } from '../../nn/models/controlnet.ts';
 import { loadWeights } from '../../nn/load.ts';
 import type { PartName } from '../../nn/single-file/model.ts';
 import type { ClipTokenizer } from '../../nn/tokenizer.ts';
+import { readFloat32 } from '../../tensor/io/weights.ts';
+import { findWeights, openWeights } from '../../tensor/io/weights-node.ts';
 import { Pipeline } from '../pipeline.ts';
 import type { NetworkName } from '../pipelines/options.ts';
 import { RefinerPipeline } from '../pipelines/refiner.ts';
@@ -25,6 +32,11 @@ export interface OpenModelOptions {
   tokenizer?: string;
   /** The network predicts the velocity of a rectified flow, where nothing says so. */
   rectifiedFlow?: boolean;
+  /**
+   * Add what fine-tuning changed: W + scale (W_finetuned − W_base), with the text encoder and the autoencoder of the
+   * fine-tuned model. How fine-tuned models of Stable Diffusion go onto InstaFlow.
+   */
+  delta?: { finetuned: string; base: string; scale?: number };
   /** Told of each tensor that was loaded. */
   progress?(part: string, loaded: number, total: number): void;
 }
@@ -50,7 +62,7 @@ const refinerScheduler = { _class_name: 'EulerDiscreteScheduler', ...trainedSche
 export async function openModel(path: string, options: OpenModelOptions = {}): Promise<Pipeline> {
   const index = await indexOf(path);
   if (index && (await readdir(path)).some((name) => name.startsWith('unet_'))) return openModelFolder(path, options);
-  const parts = await openModelParts(path, options);
+  const parts = await openWithDelta(path, options);
   try {
     if (parts.family !== 'sd1') {
       throw new ModelFolderError(
@@ -92,6 +104,69 @@ export async function openRefiner(path: string, options: OpenModelOptions = {}):
     return new RefinerPipeline({ tokenizer, textEncoder, vae, network, scheduler });
   } finally {
     await parts.close();
+  }
+}
+
+/** A ControlNet from its folder. @throws ModelFolderError when it is none */
+export async function openControlNet(folder: string, options: OpenModelOptions = {}): Promise<ControlNetModel> {
+  const config = await readJson(join(folder, 'config.json'));
+  const source = await openWeights(await findWeights(folder, options));
+  const parts: ModelParts = {
+    family: 'sd1',
+    sources: { unet: source },
+    config: () => Promise.resolve(config),
+    close: () => source.close(),
+  };
+  try {
+    return await load(parts, 'unet', (c) => new ControlNetModel(c), options);
+  } finally {
+    await parts.close();
+  }
+}
+
+/** LoRAs from files, merged into a pipeline's network and text encoder. @throws LoraError when one does not fit */
+export async function applyLoraFiles(
+  pipeline: Pipeline,
+  which: NetworkName,
+  files: readonly { file: string; scale: number }[],
+): Promise<AppliedLoras> {
+  const loras: ScaledLora[] = [];
+  try {
+    for (const { file, scale } of files) {
+      const source = await openWeights(file);
+      try {
+        const tensors: StateDict = {};
+        for (const key of source.entries.keys()) tensors[key] = await readFloat32(source, key);
+        const { lora } = readLora(tensors, pipeline.loraModels(which), { name: file, metadata: source.metadata });
+        loras.push({ lora, scale });
+      } finally {
+        await source.close();
+      }
+    }
+    return mergeLoras(loras);
+  } finally {
+    for (const { lora } of loras) lora.dispose();
+  }
+}
+
+/** The parts of a model, with what a fine-tuned one adds. */
+async function openWithDelta(path: string, options: OpenModelOptions): Promise<ModelParts> {
+  const flow = await openModelParts(path, options);
+  if (!options.delta) return flow;
+  const opened = [flow];
+  const close = async () => {
+    for (const parts of opened) await parts.close();
+  };
+  try {
+    const { finetuned, base, scale } = options.delta;
+    for (const other of [finetuned, base]) opened.push(await openModelParts(other, options));
+    const [, tuned, origin] = opened;
+    const all = { flow: flow.sources, finetuned: tuned.sources, base: origin.sources };
+    const sources = deltaParts(all, { alpha: scale });
+    return { ...flow, sources, config: (part) => (part === 'unet' ? flow : tuned).config(part), close };
+  } catch (error) {
+    await close();
+    throw error;
   }
 }
 
