@@ -4,6 +4,17 @@ export * from './nn/index.ts';
 export type { LinearOptions } from './nn/layers/linear.ts';
 export type { ResnetOptions } from './nn/layers/resnet.ts';
 export type { TransformerOptions } from './nn/layers/transformer.ts';
+export { ControlNetModel } from './nn/models/controlnet.ts';
+export type { ControlOptions } from './nn/models/controlnet.ts';
+export type { ControlNetConfig } from './nn/models/controlnet-config.ts';
+export { attachLoras, mergeLoras } from './nn/lora-apply.ts';
+export type { AppliedLoras, ScaledLora } from './nn/lora-apply.ts';
+export { LoraError } from './nn/lora-error.ts';
+export { loraMetadata } from './nn/lora-metadata.ts';
+export { readLora } from './nn/lora-read.ts';
+export type { ReadLoraOptions } from './nn/lora-read.ts';
+export { Lora, newLora } from './nn/lora.ts';
+export type { LoraModels, NewLoraOptions } from './nn/lora.ts';
 export { ClipTokenizer } from './nn/tokenizer.ts';
 export type { Encoded, TokenizerFiles } from './nn/tokenizer.ts';
 export * from './flow/rectified-flow.ts';
@@ -14,6 +25,7 @@ export { Pipeline } from './flow/pipeline.ts';
 export type { PipelineParts } from './flow/pipeline.ts';
 export { PromptError } from './flow/pipelines/options.ts';
 export type {
+  ControlImage,
   DenoiseOptions,
   NetworkName,
   SampleOptions,

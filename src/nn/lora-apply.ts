@@ -16,6 +16,7 @@ export interface ScaledLora {
 export interface AppliedLoras {
   /** Take them off: the model is what it was before. */
   remove(): void;
+  /** For `using`. */
   [Symbol.dispose](): void;
 }
 

@@ -8,6 +8,7 @@ import { componentNames, Lora, LoraLayer, loraTargets } from './lora.ts';
 import type { LoraModels, LoraTarget } from './lora.ts';
 import type { StateDict } from './module.ts';
 
+/** How strictly a LoRA is read. */
 export interface ReadLoraOptions {
   /** The file, for errors. */
   name?: string;

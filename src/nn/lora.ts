@@ -134,6 +134,7 @@ export function newLora(
   return lora.initialize(seed, { zero: /\.lora_B\.weight$/ });
 }
 
+/** A LoRA to train: how thin, and on which layers. */
 export interface NewLoraOptions {
   rank?: number;
   /** As large as the rank when not given, so that B A counts once. */
