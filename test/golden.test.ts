@@ -83,7 +83,7 @@ test('images and filters go to channels last and back', () => {
 
 test('the summary counts, names the worst case, and groups the reasons for skipping', () => {
   const worst = { name: 'y', error: 2e-3, tolerance: 1e-4, passed: false, at: 3, got: 1, want: 2 };
-  const base = { group: 'op', failures: [], milliseconds: 1 };
+  const base = { group: 'op', failures: [], milliseconds: 1, peakBytes: 0 };
   const results: Result[] = [
     { ...base, id: 'op/a', status: 'passed', worst: { ...worst, error: 1e-6, passed: true } },
     { ...base, id: 'op/b', status: 'failed', worst, failures: [worst] },

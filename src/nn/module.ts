@@ -1,5 +1,5 @@
 import { castInto } from '../kernels/cast.ts';
-import { GpuArray, sizeOf } from '../kernels/index.ts';
+import { GpuArray, shapeError, sizeOf } from '../kernels/index.ts';
 import type { DType } from '../kernels/index.ts';
 import { currentGpu, keep, Tensor } from '../tensor/index.ts';
 import type { HostTensor } from '../tensor/io/safetensors.ts';
@@ -23,6 +23,13 @@ export class Parameter extends Tensor {
   /** As checkpoints have it. */
   get checkpointShape(): readonly number[] {
     return checkpointShape(this.shape, this.layout);
+  }
+
+  /** Take the numbers of a checkpoint, as `dtype`. A parameter without memory, see `outlineOf`, gets some. */
+  fill(tensor: HostTensor, dtype: DType = 'f32'): void {
+    const data = fromCheckpoint(tensor, this.shape, this.layout);
+    if (!data) throw shapeError('fill', 'shapes differ', { file: tensor.shape, model: this.checkpointShape });
+    this.replace(currentGpu().array(this.shape, data, dtype));
   }
 }
 

@@ -82,10 +82,15 @@ export class Tensor {
   convert(dtype: DType): void {
     if (this.node && !this.node.leaf)
       throw new Error('only a leaf can change its dtype\n  use to() on a computed tensor');
-    if (dtype === this.dtype) return;
-    const before = this.#array;
-    this.#array = castTo(before, dtype);
-    before.dispose();
+    if (dtype !== this.dtype) this.replace(castTo(this.#array, dtype));
+  }
+
+  /** Hold this array from now on; the one before and the gradient are freed. For weights as they are loaded. */
+  replace(array: GpuArray): void {
+    if (array.shape.join() !== this.shape.join())
+      throw shapeError('replace', 'shapes differ', { tensor: this, array });
+    this.#array.dispose();
+    this.#array = array;
     this.grad?.dispose();
     this.grad = undefined;
   }

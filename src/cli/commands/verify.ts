@@ -1,5 +1,5 @@
 import { writeAtomic } from '../../tensor/io/files-node.ts';
-import { command, flag, positional, required, text, UsageError } from '../command.ts';
+import { choice, command, flag, positional, required, text, UsageError } from '../command.ts';
 import { Golden, type GoldenCase } from '../verify/golden.ts';
 import { groupLine, summaryLines, toJson, type Result } from '../verify/report.ts';
 import { verify } from '../verify/verify.ts';
@@ -11,26 +11,30 @@ export default command(
     folder: positional(text(required, 'folder with MANIFEST.json (format oracle-1)')),
     group: text(undefined, 'only these groups, comma-separated: op,optim'),
     filter: text(undefined, 'only cases whose group/name matches this regular expression'),
+    dtype: choice('f32', ['f32', 'f16'], 'f16: the networks of group full in half precision, weights and activations'),
     json: text(undefined, 'write the results as JSON to this file, or to standard output with -'),
     verbose: flag(false, 'list every skipped case, and how long each case took'),
   },
-  async ({ folder, group, filter, json, verbose }) => {
+  async ({ folder, group, filter, dtype, json, verbose }) => {
     const golden = await Golden.open(folder);
     const cases = choose(golden.cases, group, filter);
     const print = json === '-' ? console.error : console.log;
 
     const pending = new Map<string, Result[]>();
-    const { results, context } = await verify(golden, cases, (result) => {
+    const done = (result: Result) => {
       const own = [...(pending.get(result.group) ?? []), result];
       pending.set(result.group, own);
       if (verbose) print(`  ${result.id}: ${result.status}, ${result.milliseconds} ms`);
       if (own.length === cases.filter((c) => c.group === result.group).length) print(groupLine(result.group, own));
-    });
+    };
+    const { results, context } = await verify(golden, cases, done, dtype);
     if (json) {
       const adapter = (await context.device?.catch(() => undefined))?.adapter.info;
       const head = {
         folder,
         set: golden.set,
+        dtype,
+        maxResidentBytes: 1024 * process.resourceUsage().maxRSS,
         adapter: adapter && `${adapter.vendor} ${adapter.architecture} ${adapter.description}`.trim(),
       };
       const text = toJson(head, results);

@@ -9,7 +9,8 @@ export const runClip: Runner = async (c, context) => {
   const file = await context.tensors(c);
   const { grads } = await context.json(c.json!);
   const projection = /WithProjection/.test(c.class);
-  using model = loadRule(new CLIPTextModel(c.config, { projection }), c.weights).requiresGrad(true);
+  using model = await loadRule(() => new CLIPTextModel(c.config, { projection }), c.weights);
+  model.requiresGrad(true);
   const {
     shape: [B, T],
     data,

@@ -1,15 +1,30 @@
 /** What the runners of whole networks share. */
-import { tensor, type Tensor } from '../../tensor/index.ts';
+import type { DType } from '../../kernels/index.ts';
+import { currentGpu, keep, tensor, type Tensor } from '../../tensor/index.ts';
 import type { HostTensor } from '../../tensor/io/safetensors.ts';
-import { observe, type Module, type StateDict } from '../../nn/index.ts';
+import { observe, outlineOf, type Module, type StateDict } from '../../nn/index.ts';
 import { gradientCheck, statsChecks, type Stats } from './compare.ts';
 import { channelsLast, channelsSecond } from './layout.ts';
 import { parameter, type Weights } from './rule.ts';
 import type { Check, GoldenCase } from './runner.ts';
 
-/** Give a model the weights of a case. */
-export function loadRule<M extends Module>(model: M, weights: Weights): M {
-  model.loadStateDict(ruleState(model, weights));
+/** Bytes that may wait to be copied to the GPU. */
+const WAITING = 2 ** 28;
+
+/**
+ * A model with the weights of a case, made one after the other. It begins as an outline: networks of 9 GB have no room for
+ * zeros that are written over.
+ */
+export async function loadRule<M extends Module>(make: () => M, weights: Weights, dtype: DType = 'f32'): Promise<M> {
+  const model = outlineOf(make);
+  let waiting = 0;
+  for (const [key, p] of model.namedParameters()) {
+    const shape = [...p.checkpointShape];
+    p.fill({ shape, data: parameter(key, shape, weights) }, dtype);
+    if ((waiting += 4 * p.size) < WAITING) continue;
+    await currentGpu().idle();
+    waiting = 0;
+  }
   return model;
 }
 
@@ -22,7 +37,7 @@ export function ruleState(model: Module, weights: Weights): StateDict {
 }
 
 /** PyTorch's [B, C, H, W] → ours; other ranks as they are. */
-export const ours = (host: HostTensor, options: { requiresGrad?: boolean } = {}): Tensor => {
+export const ours = (host: HostTensor, options: { requiresGrad?: boolean; dtype?: DType } = {}): Tensor => {
   const { shape, data } = host.shape.length === 4 ? channelsLast(host) : host;
   return tensor(data, shape, options);
 };
@@ -43,11 +58,13 @@ export function watch<T>(
   fn: () => T,
 ): { result: T; acts: Map<string, Tensor> } {
   const acts = new Map<string, Tensor>();
-  const result = observe(model, (key, output) => stats[key] && !fused.test(key) && acts.set(key, output), fn);
-  return { result, acts };
+  const seen = (key: string, output: Tensor) => {
+    if (stats[key] && !fused.test(key)) acts.set(key, keep(output.detach()));
+  };
+  return { result: observe(model, seen, fn), acts };
 }
 
-/** Block after block, so that the first failure is the first wrong block. */
+/** Block after block, so that the first failure is the first wrong block. Frees `acts`. */
 export async function actChecks(
   acts: Map<string, Tensor>,
   stats: Record<string, Stats>,
@@ -55,7 +72,7 @@ export async function actChecks(
 ): Promise<Check[]> {
   const checks: Check[] = [];
   for (const key of Object.keys(stats)) {
-    const act = acts.get(key);
+    using act = acts.get(key);
     if (act) checks.push(...statsChecks(key, await theirs(act), stats[key], tolerance));
   }
   return checks;

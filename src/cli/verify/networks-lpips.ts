@@ -9,7 +9,7 @@ export const runLpips: Runner = async (c, context) => {
   await context.gpu();
   const file = await context.tensors(c);
   const { taps_x0: taps } = await context.json(c.json!);
-  using model = loadRule(new LPIPS(c.net), c.weights);
+  using model = await loadRule(() => new LPIPS(c.net), c.weights);
   const parameters = model.namedParameters();
   const checks: Check[] = (c.params as [string, number[]][]).map(([key, shape]) => ({
     name: `shape of ${key}`,

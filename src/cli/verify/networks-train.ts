@@ -10,7 +10,8 @@ export const runTrain: Runner = async (c, context) => {
   await context.gpu();
   const file = await context.tensors(c);
   const { delta, ema_delta } = await context.json(c.json!);
-  using model = loadRule(new UNet2DConditionModel(c.config), c.weights).requiresGrad(true);
+  using model = await loadRule(() => new UNet2DConditionModel(c.config), c.weights);
+  model.requiresGrad(true);
   const { lr, betas, eps, weight_decay: weightDecay, clip_grad_norm: maxGradNorm } = c.optimizer;
   using optimizer = new AdamW(model.namedParameters(), { lr, betas, eps, weightDecay, maxGradNorm });
   using ema = new EMA(model.namedParameters(), { decay: c.ema.decay });

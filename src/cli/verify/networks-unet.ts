@@ -8,7 +8,8 @@ export const runUnet: Runner = async (c, context) => {
   await context.gpu();
   const file = await context.tensors(c);
   const { acts: stats, grads } = await context.json(c.json!);
-  using model = loadRule(new UNet2DConditionModel(c.config), c.weights).requiresGrad(true);
+  using model = await loadRule(() => new UNet2DConditionModel(c.config), c.weights);
+  model.requiresGrad(true);
   const sample = ours(file['in.sample'], { requiresGrad: true });
   const text = ours(file['in.encoder_hidden_states'], { requiresGrad: true });
   const times = Array.from(file['in.timestep'].data);

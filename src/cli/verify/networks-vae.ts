@@ -8,7 +8,8 @@ export const runVae: Runner = async (c, context) => {
   await context.gpu();
   const file = await context.tensors(c);
   const { acts: stats, grads } = await context.json(c.json!);
-  using model = loadRule(new AutoencoderKL(c.config), c.weights).requiresGrad(true);
+  using model = await loadRule(() => new AutoencoderKL(c.config), c.weights);
+  model.requiresGrad(true);
   const image = ours(file['in.image'], { requiresGrad: true }),
     z = ours(file['in.z'], { requiresGrad: true });
   const B = image.shape[0];

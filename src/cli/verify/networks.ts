@@ -1,6 +1,7 @@
 /** Runners of the groups that need whole networks. */
 import type { Runner } from './runner.ts';
 import { runClip } from './networks-clip.ts';
+import { runFull } from './networks-full.ts';
 import { runKeys } from './networks-keys.ts';
 import { runLpips } from './networks-lpips.ts';
 import { runTrain } from './networks-train.ts';
@@ -14,4 +15,5 @@ export const networkRunners: Record<string, Runner> = {
   clip: runClip,
   train: runTrain,
   lpips: runLpips,
+  full: runFull,
 };

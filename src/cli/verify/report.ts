@@ -12,6 +12,8 @@ export interface Result {
   /** Why it was skipped, or the error that stopped it. */
   reason?: string;
   milliseconds: number;
+  /** Most bytes of GPU memory at a time, pooled ones included; 0 where no device was needed. */
+  peakBytes: number;
 }
 
 export interface Count {

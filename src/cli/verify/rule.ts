@@ -29,8 +29,16 @@ export function ruleHash(seed: string, name: string): number {
 
 /** `count` numbers b + a·u, rounded once. */
 export function affine(count: number, seed: string, name: string, a = 1, b = 0): Float32Array {
-  const hash = ruleHash(seed, name);
-  return Float32Array.from({ length: count }, (_, i) => b + a * ruleUniform(hash, i));
+  const numbers = new Float32Array(count);
+  let step = ruleHash(seed, name);
+  for (let i = 0; i < count; i++) {
+    let z = (step = (step + 0x9e3779b9) | 0); // as ruleUniform(), without a call for each of a billion numbers
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
+    z ^= z >>> 15;
+    numbers[i] = b + a * ((z >>> 8) * 2 ** -23 - 1);
+  }
+  return numbers;
 }
 
 /** `count` integers in [low, high). */

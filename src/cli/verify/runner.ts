@@ -19,7 +19,11 @@ export class Skip extends Error {
 
 /** What runners share. */
 export class Context {
-  constructor(readonly golden: Golden) {}
+  /** `dtype`: what whole networks of full size compute in. */
+  constructor(
+    readonly golden: Golden,
+    readonly dtype: 'f32' | 'f16' = 'f32',
+  ) {}
 
   /** The tensors in the file of a case, in PyTorch's layout. */
   tensors(c: GoldenCase): Promise<Record<string, HostTensor>> {

@@ -28,8 +28,9 @@ export async function verify(
   golden: Golden,
   cases: GoldenCase[],
   done: (result: Result) => void = () => {},
+  dtype: 'f32' | 'f16' = 'f32',
 ): Promise<{ results: Result[]; context: Context }> {
-  const context = new Context(golden);
+  const context = new Context(golden, dtype);
   const results: Result[] = [];
   for (const c of cases) {
     const result = await runCase(c, context);
@@ -41,24 +42,29 @@ export async function verify(
 
 async function runCase(c: GoldenCase, context: Context): Promise<Result> {
   const start = performance.now();
-  const result = (rest: Pick<Result, 'status' | 'reason' | 'worst'> & { failures?: Result['failures'] }): Result => ({
-    id: c.id,
-    group: c.group,
-    failures: [],
-    ...rest,
-    milliseconds: Math.round(performance.now() - start),
-  });
+  const device = () => context.device?.catch(() => undefined);
+  (await device())?.resetPeak();
+  const outcome = await attempt(c, context);
+  const milliseconds = Math.round(performance.now() - start);
+  const peakBytes = (await device())?.memory().peak ?? 0;
+  return { id: c.id, group: c.group, failures: [], ...outcome, milliseconds, peakBytes };
+}
+
+type Outcome = Pick<Result, 'status' | 'reason' | 'worst'> & { failures?: Result['failures'] };
+
+async function attempt(c: GoldenCase, context: Context): Promise<Outcome> {
   try {
     const runner = runners[c.group];
     if (!runner) throw new Skip(`no runner for group ${c.group} yet`);
+    if (context.dtype === 'f16' && c.group !== 'full') throw new Skip('only group full is compared in f16');
     const checks = (await scope(() => runner(c, context))).map(compare);
     if (checks.length === 0) throw new Error('the runner compared nothing');
     const failures = checks.filter((check) => !check.passed);
     const worst = checks.reduce((a, b) => (b.error > a.error ? b : a));
-    return result({ status: failures.length ? 'failed' : 'passed', failures, worst });
+    return { status: failures.length ? 'failed' : 'passed', failures, worst };
   } catch (error) {
-    if (error instanceof Skip) return result({ status: 'skipped', reason: error.message });
+    if (error instanceof Skip) return { status: 'skipped', reason: error.message };
     const reason = process.env.RECTIFLOW_DEBUG ? (error as Error).stack : (error as Error).message;
-    return result({ status: 'failed', reason: reason?.replace(/\n\s*/g, '; ') });
+    return { status: 'failed', reason: reason?.replace(/\n\s*/g, '; ') };
   }
 }

@@ -1,4 +1,4 @@
-import { checkpoint, concat } from '../../tensor/index.ts';
+import { checkpoint, concat, scope } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { Downsample2D, Upsample2D } from '../layers/sampling.ts';
 import { ResnetBlock2D } from '../layers/resnet.ts';
@@ -14,9 +14,9 @@ export interface BlockOptions {
   attention?: { heads: number; context: number; layers: number; useLinear: boolean };
 }
 
-/** How a layer is called: at once, or as a checkpoint that backward computes again. */
+/** How a layer is called: at once, with what it makes on the way freed, or as a checkpoint that backward computes again. */
 export type Call = <I extends readonly Tensor[]>(layer: (...inputs: I) => Tensor, ...inputs: I) => Tensor;
-export const plainly: Call = (layer, ...inputs) => layer(...inputs);
+export const plainly: Call = (layer, ...inputs) => scope(() => layer(...inputs));
 export const checkpointed: Call = (layer, ...inputs) => checkpoint(layer, ...inputs);
 
 /** Resnets, each followed by a transformer if the block has them, then half the size. */

@@ -1,5 +1,5 @@
 import { shapeError } from '../../kernels/index.ts';
-import { add, chunk, clamp, exp, mul } from '../../tensor/index.ts';
+import { add, chunk, clamp, exp, mul, scope } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { Attention } from '../layers/attention.ts';
 import { Conv2d } from '../layers/conv2d.ts';
@@ -51,7 +51,7 @@ class DownEncoderBlock2D extends Module {
 
   /** x: [B, H, W, I] → [B, H/2, W/2, O] */
   forward(x: Tensor): Tensor {
-    for (const resnet of this.resnets) x = resnet.forward(x);
+    for (const resnet of this.resnets) x = scope(() => resnet.forward(x));
     return this.downsamplers ? this.downsamplers[0].forward(x) : x;
   }
 }
@@ -72,7 +72,7 @@ class UpDecoderBlock2D extends Module {
 
   /** x: [B, H, W, I] → [B, 2H, 2W, O] */
   forward(x: Tensor): Tensor {
-    for (const resnet of this.resnets) x = resnet.forward(x);
+    for (const resnet of this.resnets) x = scope(() => resnet.forward(x));
     return this.upsamplers ? this.upsamplers[0].forward(x) : x;
   }
 }
@@ -200,9 +200,13 @@ export class AutoencoderKL extends Module {
     if (H % this.factor || W % this.factor) {
       throw shapeError('AutoencoderKL', `sides must be multiples of ${this.factor}`, { 'image [B, H, W, C]': image });
     }
-    const moments = this.quant_conv.forward(this.encoder.forward(image));
-    const [mean, logvar] = chunk(moments, 2);
+    const [mean, logvar] = chunk(this.moments(image), 2);
     return { mean, logvar: clamp(logvar, { min: -30, max: 20 }) };
+  }
+
+  /** image: [B, H, W, 3] → mean and log-variance, not clamped, side by side: [B, H/8, W/8, 8] */
+  moments(image: Tensor): Tensor {
+    return this.quant_conv.forward(this.encoder.forward(image));
   }
 
   /** mean + std · noise */
