@@ -71,14 +71,14 @@ async function compare(
 }
 
 test('what is written is read back, across parts', async () => {
-  for (const shape of [[50000], [3000, 7], [5, 12000], [70, 30, 20]]) {
+  for (const shape of [[50000], [3000, 7], [5, 12000], [70, 30, 20], [1, 40, 40, 24], [3, 40, 40, 24], [1, 50000]]) {
     const n = shape.reduce((a, b) => a * b, 1);
     const numbers = randoms(n, 1);
     const x = split.array(shape, numbers);
     assert.ok(x.parts!.length > 1);
     assert.is(
-      x.parts!.reduce((rows, part) => rows + part.shape[0], 0),
-      shape[0],
+      x.parts!.reduce((size, part) => size + part.size, 0),
+      n,
     );
     assert.equal(await x.read(), numbers);
     const copy = split.zeros(shape);
@@ -126,6 +126,63 @@ const cases: [name: string, operands: (Operand | readonly number[])[], fn: (...x
   ['linear, many rows', [[3000, 12], [5, 12], [5]], (x, w, b) => t.linear(x, w, b), { sums: [1, 2] }],
   ['linear, large weight', [[4, 20], [3000, 20], [3000]], (x, w, b) => t.linear(x, w, b), { sums: [0] }],
   ['conv2d', [[20, 6, 6, 32], [4, 3, 3, 32], [4]], (x, w, b) => t.conv2d(x, w, b, { padding: 1 }), { sums: [1, 2] }],
+  [
+    'conv2d, large weight',
+    [[2, 4, 4, 20], [120, 3, 3, 20], [120], [2, 4, 4, 120], [2, 120]],
+    (x, w, b, residual, temb) => t.conv2d(x, w, b, { padding: 1, residual, temb }),
+    { sums: [0] },
+  ],
+  // An image that is too large by itself lies in bands.
+  ['sum over pixels of a band', [[1, 40, 40, 24]], (x) => t.sum(x, { axes: [1, 2] }), { sum: true }],
+  ['sum over pixels of two images', [[2, 40, 40, 24]], (x) => t.sum(x, { axes: [1, 2] }), { sum: true }],
+  ['unary of a band', [[1, 40, 40, 24]], (x) => t.silu(x)],
+  [
+    'binary of bands with channels',
+    [[1, 40, 40, 24], [1, 40, 40, 24], [24]],
+    (a, b, c) => t.mul(t.add(a, b), c),
+    { sums: [2] },
+  ],
+  [
+    'conv2d of bands to bands',
+    [[1, 40, 40, 24], [24, 3, 3, 24], [24], [1, 40, 40, 24], [1, 24]],
+    (x, w, b, residual, temb) => t.conv2d(x, w, b, { padding: 1, residual, temb }),
+    { sums: [0, 1, 2, 4] },
+  ],
+  [
+    'conv2d of bands by strides',
+    [[1, 41, 40, 24], [5, 3, 3, 24], [5]],
+    (x, w, b) => t.conv2d(x, w, b, { stride: 2, padding: [0, 1, 0, 1] }),
+    { sums: [0, 1, 2] },
+  ],
+  [
+    'conv2d that makes bands',
+    [
+      [1, 40, 40, 3],
+      [24, 5, 5, 3],
+    ],
+    (x, w) => t.conv2d(x, w, undefined, { padding: 2 }),
+    { sums: [0, 1] },
+  ],
+  [
+    'conv2d of two images in bands',
+    [[2, 40, 40, 24], [4, 3, 3, 24], [4], [2, 40, 40, 4]],
+    (x, w, b, residual) => t.conv2d(x, w, b, { padding: 1, residual }),
+    { sums: [0, 1, 2] },
+  ],
+  ['upsampling that makes bands', [[1, 20, 20, 24]], (x) => t.upsampleNearest(x, { factor: 2 })],
+  ['upsampling of two images', [[2, 20, 20, 24]], (x) => t.upsampleNearest(x, { factor: 2 })],
+  [
+    'groupNorm of bands',
+    [[1, 40, 40, 24], [24], [24]],
+    (x, w, b) => t.groupNorm(x, w, b, { groups: 4, silu: true }),
+    { sum: true, sums: [0, 1, 2] },
+  ],
+  [
+    'groupNorm of two images in bands',
+    [[2, 40, 40, 24], [24], [24]],
+    (x, w, b) => t.groupNorm(x, w, b, { groups: 4 }),
+    { sum: true, sums: [0, 1, 2] },
+  ],
   ['embedding', [[3000, 12], { shape: [5, 40], below: 3000 }], (w, ids) => t.embedding(w, ids)],
   ['embedding, odd width, ids that repeat', [[5000, 7], { shape: [300], below: 40 }], (w, ids) => t.embedding(w, ids)],
   [
@@ -229,15 +286,16 @@ test('an op without a rule says so, and which limit', () => {
     const x = t.zeros([3000, 12]);
     assert.throws(
       () => t.permute(x, [1, 0]),
-      /permute: does not work in parts, and an operand is larger than this adapter binds at once \(0.06 MiB\)\n {2}a {2}\[3000, 12\]/,
+      /permute: does not work in parts, and an array is larger than this adapter binds at once \(0.06 MiB\)\n {2}a {2}\[3000, 12\]/,
     );
     assert.throws(() => t.softmax(x, { axis: 0 }), /softmax: does not work in parts/);
     const row = t.zeros([1, 200]);
     assert.throws(() => t.mul(row, t.zeros([200, 1])), /mul: works on no array that is larger/);
-    assert.throws(
-      () => t.zeros([1, 20000]),
-      /array: an array of 0.08 MiB is more than this adapter binds at once \(0.06 MiB\), and so is one row of it/,
-    );
+    const band = t.zeros([1, 40, 40, 24]);
+    assert.throws(() => t.sum(band, { axes: [2] }), /sum: does not work in parts/);
+    assert.throws(() => t.softmax(band), /softmax: does not work in parts/);
+    assert.throws(() => t.concat([band, band], { axis: -1 }), /concat: does not work in parts/);
+    assert.throws(() => t.mul(band, t.zeros([40, 1, 1])), /mul: does not work in parts/);
   });
 });
 

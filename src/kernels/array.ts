@@ -32,28 +32,27 @@ const EVEN = 1024;
 const MOST_PARTS = 1024;
 
 /**
- * How many rows each part of an array has that is larger than one binding (`limit` bytes): whole rows of the first axis.
- * @throws ShapeError when one row is too large
+ * Shapes of the parts of an array that is larger than one binding (`limit` bytes): whole rows of the first axis, or where one
+ * row is too large, of the next axis of each row: images lie in bands.
+ * @throws ShapeError when there would be too many
  */
-export function partition(op: string, shape: Shape, limit: number): number[] {
-  const [rows] = shape;
-  const most = Math.floor((limit * rows) / (4 * sizeOf(shape)));
-  if (!(most > 0)) {
-    throw shapeError(
-      op,
-      `an array of ${mib(4 * sizeOf(shape))} is more than this adapter binds at once (${mib(limit)}), and so is one row of it`,
-      { array: shape },
-      'use a smaller batch or image, or put a longer axis first',
-    );
-  }
+export function partition(op: string, shape: Shape, limit: number): Shape[] {
+  const [rows, ...rest] = shape;
+  const most = Math.floor(limit / (4 * sizeOf(rest)));
   const step = most < EVEN ? most : most - (most % EVEN);
-  if (rows > MOST_PARTS * step)
+  const count = (parts: number) => {
+    if (parts <= MOST_PARTS) return;
     throw shapeError(
       op,
       `an array of ${mib(4 * sizeOf(shape))} is more than this adapter binds at once (${mib(limit)}), and more than ${MOST_PARTS} parts of that`,
       { array: shape },
     );
-  return Array.from({ length: Math.ceil(rows / step) }, (_, i) => Math.min(step, rows - i * step));
+  };
+  count(step ? rows / step : rows);
+  if (step) return Array.from({ length: Math.ceil(rows / step) }, (_, i) => [Math.min(step, rows - i * step), ...rest]);
+  const inner = partition(op, rest, limit).map((part) => [1, ...part]);
+  count(rows * inner.length);
+  return Array.from({ length: rows }, () => inner).flat();
 }
 
 export const sizeOf = (shape: Shape): number => shape.reduce((n, d) => n * d, 1);
@@ -83,8 +82,8 @@ const typeOf = (dtype: DType) => (dtype === 'i32' ? Int32Array : dtype === 'u32'
 /**
  * A dense row-major array in GPU memory. Each GpuArray owns one reference to its storage until `dispose()`.
  *
- * An array that is larger than one binding lies in `parts`, each some rows of its first axis; its own storage is then empty.
- * Ops take such arrays by the rules of split.ts.
+ * An array that is larger than one binding lies in `parts`, each some rows of its first axis, or of one row's next axis; its
+ * own storage is then empty. Ops take such arrays by the rules of split.ts.
  */
 export class GpuArray {
   readonly size: number;
@@ -166,6 +165,7 @@ export class GpuArray {
   }
 
   #viewParts(shape: Shape, dtype: DType): GpuArray[] {
+    if (shape.join() === this.shape.join()) return this.parts!.map((part) => part.view(part.shape, dtype));
     const row = sizeOf(shape.slice(1));
     if (this.parts!.some((part) => part.size % row)) {
       throw shapeError(

@@ -1,14 +1,20 @@
-import type { GpuArray } from './array.ts';
+import type { GpuArray, Shape } from './array.ts';
 import { castTo } from './cast.ts';
 import { convForward, convInput, convOf, convWeight, sums } from './conv2d-launch.ts';
 import type { ConvAttrs } from './conv2d-launch.ts';
 import { shapeError } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import { hostArray } from './op.ts';
-import type { Op } from './op.ts';
+import type { Inputs, Op } from './op.ts';
 import { outline } from './outline.ts';
 
 type ConvInputs = [x: GpuArray, weight: GpuArray, bias?: GpuArray, residual?: GpuArray, temb?: GpuArray];
+
+/** The shape of `conv2d`'s output. @throws when the shapes do not fit */
+export function convShape([x, weight]: Inputs, attrs: ConvAttrs): Shape {
+  const { B, Ho, Wo, O } = convOf('conv2d', x!.shape, weight!.shape, attrs);
+  return [B, Ho, Wo, O];
+}
 
 /**
  * 2-D convolution, with what a ResNet block adds to it in the same pass.

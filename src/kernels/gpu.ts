@@ -96,9 +96,7 @@ export class Gpu {
     const bytes = Math.max(4, bytesOf(sizeOf(shape), dtype));
     if (bytes <= this.arrayLimit)
       return new GpuArray(this, this.#recorder?.storage(bytes) ?? this.#pool.take(bytes), shape, dtype);
-    const parts = partition(this.#leaks.op, shape, this.arrayLimit).map((rows) =>
-      this.empty([rows, ...shape.slice(1)], dtype),
-    );
+    const parts = partition(this.#leaks.op, shape, this.arrayLimit).map((part) => this.empty(part, dtype));
     return new GpuArray(this, this.none.storage, shape, dtype, parts);
   }
 

@@ -4,12 +4,16 @@ import type { Capabilities } from './device.ts';
 import { shapeError, wantWhole } from './errors.ts';
 import { wantFloats } from './floats.ts';
 import { spread } from './gpu.ts';
+import type { Gpu } from './gpu.ts';
 import { lanes } from './lanes.ts';
 import { hostArray } from './op.ts';
 import type { Op } from './op.ts';
 import { outline } from './outline.ts';
+import { joinRows } from './split-pieces.ts';
 
 const THREADS = 32;
+
+type Sums = ReturnType<typeof geometry>['sums'];
 
 export interface GroupNormAttrs {
   groups: number;
@@ -49,6 +53,26 @@ function geometry(x: Shape, { groups, eps }: GroupNormAttrs, family: 'cpu' | 'gp
   return { channels, batch, pixels, width, kernel, sums, walk, grid };
 }
 
+/** An image that is larger than one binding is in bands. */
+const partsOf = (x: GpuArray): readonly GpuArray[] => x.parts ?? [x];
+
+/** The sums of all parts of x, one after the other: [B, chunks, 2, C]. `run` makes those of one part. */
+function sumsOf(
+  gpu: Gpu,
+  x: GpuArray,
+  attrs: GroupNormAttrs,
+  run: (part: GpuArray, sums: Sums, out: GpuArray, threads: [number, number], i: number) => void,
+): GpuArray {
+  const partial = partsOf(x).map((part, i) => {
+    const { batch, channels, width, sums, grid } = geometry(part.shape, attrs, gpu.capabilities.family);
+    const out = gpu.empty([batch, sums.chunks, 2, channels]);
+    run(part, sums, out, grid(batch * sums.chunks * width), i);
+    return out;
+  });
+  const chunks = partial.reduce((n, { shape }) => n + shape[1], 0);
+  return joinRows(gpu, [x.shape[0], chunks, 2, x.shape.at(-1)!], partial);
+}
+
 /**
  * Zero mean and unit variance for each group of channels of each image, then scale, shift, and if asked SiLU.
  *
@@ -64,56 +88,55 @@ export const groupNorm: Op<[x: GpuArray, weight: GpuArray | undefined, bias: Gpu
   forward(gpu, [x, weight, bias], attrs) {
     wantFloats('groupNorm', { x, weight, bias });
     check(x.shape, weight?.shape, bias?.shape, attrs);
-    const { channels, batch, width, kernel, sums, walk, grid } = geometry(x.shape, attrs, gpu.capabilities.family);
+    const { channels, batch, width, kernel, sums, grid } = geometry(x.shape, attrs, gpu.capabilities.family);
     const { groups } = attrs;
     const constants = { AFFINE: weight !== undefined, BIAS: bias !== undefined, SILU: attrs.silu ?? false };
     const [w, b] = [weight ?? gpu.none, bias ?? gpu.none];
     const y = gpu.empty(x.shape, x.dtype);
     const moments = gpu.empty([2, batch, groups]);
     const [scale, shift] = [gpu.empty([batch, channels]), gpu.empty([batch, channels])];
-    if (pick(batch, groups, width, gpu.capabilities) === 'whole') {
+    if (!x.parts && pick(batch, groups, width, gpu.capabilities) === 'whole') {
       gpu.run(kernel, 'whole', sums, [x, w, b, y, moments, scale, shift], grid(batch * groups), constants);
     } else {
-      const partial = gpu.empty([batch, sums.chunks, 2, channels]);
-      gpu.run(kernel, 'sums', sums, [x, partial], grid(batch * sums.chunks * width), constants);
-      gpu.run(kernel, 'finish', sums, [x, w, b, partial, moments, scale, shift], grid(batch * groups), constants);
-      gpu.run(kernel, 'apply', walk, [x, scale, shift, y], grid(batch * walk.chunks * width), constants);
+      const [first] = partsOf(x);
+      const partial = sumsOf(gpu, x, attrs, (part, own, out, threads) =>
+        gpu.run(kernel, 'sums', own, [part, first, out], threads, constants),
+      );
+      const all = { ...sums, chunks: partial.shape[1] };
+      gpu.run(kernel, 'finish', all, [first, w, b, partial, moments, scale, shift], grid(batch * groups), constants);
+      for (const [i, part] of partsOf(x).entries()) {
+        const { walk, grid } = geometry(part.shape, attrs, gpu.capabilities.family);
+        const threads = grid(batch * walk.chunks * width);
+        gpu.run(kernel, 'apply', walk, [part, scale, shift, partsOf(y)[i]], threads, constants);
+      }
       partial.dispose();
     }
     return { output: y, saved: [x, weight, moments, scale, shift, bias && outline(bias)] };
   },
   backward(gpu, dy, [x, weight, moments, scale, shift, bias], attrs, needs) {
-    const { channels, batch, width, kernel, sums, walk, grid } = geometry(x.shape, attrs, gpu.capabilities.family);
+    const { channels, batch, width, kernel, sums, grid } = geometry(x.shape, attrs, gpu.capabilities.family);
     const constants = { AFFINE: weight !== undefined, SILU: attrs.silu ?? false };
-    const partial = gpu.empty([batch, sums.chunks, 2, channels]);
+    const [first] = partsOf(x);
+    const slices = partsOf(dy);
+    const partial = sumsOf(gpu, x, attrs, (part, own, out, threads, i) =>
+      gpu.run(kernel, 'backward_sums', own, [part, first, slices[i], scale, shift, out], threads, constants),
+    );
     const pq = gpu.empty([2, batch, channels]);
     const [dweight, dbias] = [gpu.empty([channels], weight?.dtype), gpu.empty([channels], bias?.dtype)];
     gpu.run(
       kernel,
-      'backward_sums',
-      sums,
-      [x, dy, scale, shift, partial],
-      grid(batch * sums.chunks * width),
-      constants,
-    );
-    gpu.run(
-      kernel,
       'backward_finish',
-      sums,
-      [x, weight ?? gpu.none, moments, partial, pq, dweight, dbias],
+      { ...sums, chunks: partial.shape[1] },
+      [first, weight ?? gpu.none, moments, partial, pq, dweight, dbias],
       grid(batch * attrs.groups + channels),
       constants,
     );
     const dx = needs[0] ? gpu.empty(x.shape, x.dtype) : undefined;
-    if (dx)
-      gpu.run(
-        kernel,
-        'backward_apply',
-        walk,
-        [x, pq, dy, scale, shift, dx],
-        grid(batch * walk.chunks * width),
-        constants,
-      );
+    for (const [i, part] of (dx ? partsOf(x) : []).entries()) {
+      const { walk, grid } = geometry(part.shape, attrs, gpu.capabilities.family);
+      const arrays = [part, pq, slices[i], scale, shift, partsOf(dx!)[i]];
+      gpu.run(kernel, 'backward_apply', walk, arrays, grid(batch * walk.chunks * width), constants);
+    }
     partial.dispose();
     pq.dispose();
     if (!needs[1]) dweight.dispose();

@@ -16,6 +16,7 @@ struct Shape { batch: u32, pixels: u32, width: u32, groups: u32, size: u32, chun
 @group(0) @binding(5) var<storage, read> scale: array<V>;
 @group(0) @binding(6) var<storage, read> shift: array<V>;
 @group(0) @binding(7) var<storage, read_write> out: array<V>;
+@group(0) @binding(2) var<storage, read> start: array<V>;   // x, or its first part where x is one of several
 
 fn sigmoid(z: V) -> V {
   return 1.0 / (1.0 + exp(min(-z, V(80.0))));
@@ -36,7 +37,7 @@ fn sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   let first = (block - image * shape.chunks) * shape.chunk;
   let count = min(shape.chunk, shape.pixels - min(first, shape.pixels));
   let base = image * shape.pixels * width + column;
-  let origin = x[base];
+  let origin = start[base];
   var i = base + first * width;
   var s1 = V(0.0);
   var s2 = V(0.0);
@@ -198,7 +199,7 @@ fn backward_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
   let a = scale[image * width + column];
   let b = shift[image * width + column];
   let base = image * shape.pixels * width + column;
-  let origin = x[base];
+  let origin = start[base];
   var i = base + first * width;
   var s1 = V(0.0);
   var s2 = V(0.0);

@@ -28,6 +28,12 @@ function resized(op: string, x: readonly number[], { size, factor = 2 }: ResizeA
   return { B, H, W, C, Ho, Wo };
 }
 
+/** The shape of the output of `upsampleNearest`.   x: [B, H, W, C] */
+export function resizedShape(x: readonly number[], attrs: ResizeAttrs): readonly number[] {
+  const { B, Ho, Wo, C } = resized('upsampleNearest', x, attrs);
+  return [B, Ho, Wo, C];
+}
+
 function launch(
   gpu: Gpu,
   entry: string,
