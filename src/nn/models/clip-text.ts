@@ -63,7 +63,13 @@ class CLIPTextEmbeddings extends Module {
   }
 }
 
-/** Each token looks at itself and at those before it. */
+/** The sizes of a CLIP transformer, of texts or of images. */
+export type CLIPSizes = Pick<
+  CLIPTextConfig,
+  'hidden_size' | 'intermediate_size' | 'num_hidden_layers' | 'num_attention_heads' | 'hidden_act' | 'layer_norm_eps'
+>;
+
+/** In texts each token looks at itself and at those before it, in images at all. */
 class CLIPAttention extends Module {
   k_proj: Linear;
   v_proj: Linear;
@@ -71,7 +77,10 @@ class CLIPAttention extends Module {
   out_proj: Linear;
   readonly heads: number;
 
-  constructor({ hidden_size: C, num_attention_heads, num_hidden_layers }: CLIPTextConfig) {
+  constructor(
+    { hidden_size: C, num_attention_heads, num_hidden_layers }: CLIPSizes,
+    readonly causal: boolean,
+  ) {
     super();
     const inside = { weightInit: gaussian(C ** -0.5 * (2 * num_hidden_layers) ** -0.5), biasInit: zerosInit };
     this.k_proj = new Linear(C, C, inside);
@@ -86,7 +95,7 @@ class CLIPAttention extends Module {
     const q = this.q_proj.forward(x),
       k = this.k_proj.forward(x),
       v = this.v_proj.forward(x);
-    return this.out_proj.forward(attention(q, k, v, { heads: this.heads, causal: true }), { residual });
+    return this.out_proj.forward(attention(q, k, v, { heads: this.heads, causal: this.causal }), { residual });
   }
 }
 
@@ -95,7 +104,7 @@ class CLIPMLP extends Module {
   fc2: Linear;
   readonly act: 'quick_gelu' | 'gelu';
 
-  constructor({ hidden_size: C, intermediate_size: inner, num_hidden_layers, hidden_act }: CLIPTextConfig) {
+  constructor({ hidden_size: C, intermediate_size: inner, num_hidden_layers, hidden_act }: CLIPSizes) {
     super();
     this.fc1 = new Linear(C, inner, { weightInit: gaussian((2 * C) ** -0.5), biasInit: zerosInit });
     this.fc2 = new Linear(inner, C, {
@@ -118,9 +127,9 @@ class CLIPEncoderLayer extends Module {
   mlp: CLIPMLP;
   layer_norm2: LayerNorm;
 
-  constructor(config: CLIPTextConfig) {
+  constructor(config: CLIPSizes, causal: boolean) {
     super();
-    this.self_attn = new CLIPAttention(config);
+    this.self_attn = new CLIPAttention(config, causal);
     this.layer_norm1 = new LayerNorm(config.hidden_size, { eps: config.layer_norm_eps });
     this.mlp = new CLIPMLP(config);
     this.layer_norm2 = new LayerNorm(config.hidden_size, { eps: config.layer_norm_eps });
@@ -133,12 +142,13 @@ class CLIPEncoderLayer extends Module {
   }
 }
 
-class CLIPEncoder extends Module {
+/** Layers of attention and a perceptron each. */
+export class CLIPEncoder extends Module {
   layers: CLIPEncoderLayer[];
 
-  constructor(config: CLIPTextConfig) {
+  constructor(config: CLIPSizes, causal = true) {
     super();
-    this.layers = Array.from({ length: config.num_hidden_layers }, () => new CLIPEncoderLayer(config));
+    this.layers = Array.from({ length: config.num_hidden_layers }, () => new CLIPEncoderLayer(config, causal));
   }
 }
 
