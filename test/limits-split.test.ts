@@ -286,7 +286,7 @@ test('an op without a rule says so, and which limit', () => {
     const x = t.zeros([3000, 12]);
     assert.throws(
       () => t.permute(x, [1, 0]),
-      /permute: does not work in parts, and an array is larger than this adapter binds at once \(0.06 MiB\)\n {2}a {2}\[3000, 12\]/,
+      /permute: does not work in parts, and an operand is more than this adapter binds at once \(0.06 MiB\)\n {2}a {2}\[3000, 12\]/,
     );
     assert.throws(() => t.softmax(x, { axis: 0 }), /softmax: does not work in parts/);
     const row = t.zeros([1, 200]);
@@ -295,6 +295,11 @@ test('an op without a rule says so, and which limit', () => {
     assert.throws(() => t.sum(band, { axes: [2] }), /sum: does not work in parts/);
     assert.throws(() => t.softmax(band), /softmax: does not work in parts/);
     assert.throws(() => t.concat([band, band], { axis: -1 }), /concat: does not work in parts/);
+    const wide = t.zeros([1, 40, 40, 10]);
+    assert.throws(
+      () => t.concat([wide, wide], { axis: -1 }),
+      /concat: an array of 0.12 MiB is more than .* cannot be made/,
+    );
     assert.throws(() => t.mul(band, t.zeros([40, 1, 1])), /mul: does not work in parts/);
   });
 });

@@ -34,13 +34,17 @@ import * as upsampling from './upsample.ts';
 /** `op` for these operands: itself, unless some are larger than one binding. @throws when it has no rule for them */
 export function inParts(gpu: Gpu, op: AnyOp, inputs: Operands, attrs: object): AnyOp {
   const divided = inputs.filter((x) => x?.parts) as GpuArray[];
-  if (!divided.length && bytesMade(op, inputs, attrs) <= gpu.arrayLimit) return op;
+  const made = bytesMade(op, inputs, attrs);
+  if (!divided.length && made <= gpu.arrayLimit) return op;
   const rows = Math.max(...(divided.length ? divided : [inputs[0]!]).map((x) => x.shape[0]));
   const chosen = (rows === 1 && op !== concat ? bandRules : rules).get(op.name)?.(op, inputs, attrs, inParts);
   if (chosen) return chosen;
+  const limit = `more than this adapter binds at once (${mib(gpu.arrayLimit)})`;
   throw shapeError(
     op.name,
-    `does not work in parts, and an array is larger than this adapter binds at once (${mib(gpu.arrayLimit)})`,
+    divided.length
+      ? `does not work in parts, and an operand is ${limit}`
+      : `an array of ${mib(made)} is ${limit}, and cannot be made in parts`,
     Object.fromEntries(inputs.map((x, i) => ['abcdefgh'[i], x])),
     'use a smaller batch or image; src/kernels/split.ts says which ops do',
   );

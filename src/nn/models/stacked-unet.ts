@@ -100,7 +100,7 @@ function withChannels(x: Tensor, channels: number): Tensor {
  * no harm; the others are here to repeat the ablation. It does not say what stands in for deleted blocks: here what has no
  * weights, means of four pixels downwards, repeated pixels and the skips upwards.
  *
- * @see Liu et al. 2023, InstaFlow, §4.2 and appendix D. https://arxiv.org/abs/2309.06380
+ * @see Liu et al. 2023, InstaFlow. https://arxiv.org/abs/2309.06380
  */
 export class StackedUNet extends Module {
   unets: [Half, Half];
