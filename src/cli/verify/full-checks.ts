@@ -5,8 +5,7 @@ import type { HostTensor } from '../../tensor/io/safetensors.ts';
 import type { Module } from '../../nn/index.ts';
 import { compare, statsChecks, type Stats } from './compare.ts';
 import { inputFromRule } from './golden.ts';
-import { permuteHost } from './layout.ts';
-import { actChecks, ours, theirs, watch } from './networks-common.ts';
+import { actChecks, ours, watch } from './networks-common.ts';
 import { tolerance, type Check, type GoldenCase } from './runner.ts';
 
 /** Tensors in the file of a case. */

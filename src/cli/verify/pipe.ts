@@ -72,9 +72,9 @@ async function sample(c: GoldenCase, file: File, tokenizer: ClipTokenizer, share
   const rule = (part: string) => ({ ...c.weights, seed: c.weights.seeds[part] });
   const pipeline = new Pipeline({
     tokenizer,
-    textEncoder: loadRule(new CLIPTextModel(c.text_encoder_config), rule('text_encoder')),
-    vae: loadRule(new AutoencoderKL(c.vae_config), rule('vae')),
-    networks: { unet: loadRule(new UNet2DConditionModel(c.unet_config), rule('unet')) },
+    textEncoder: await loadRule(() => new CLIPTextModel(c.text_encoder_config), rule('text_encoder')),
+    vae: await loadRule(() => new AutoencoderKL(c.vae_config), rule('vae')),
+    networks: { unet: await loadRule(() => new UNet2DConditionModel(c.unet_config), rule('unet')) },
     defaults: {},
     scheduler: c.scheduler ? schedulerConfig(c) : { _class_name: 'RectifiedFlow' },
   });
@@ -90,12 +90,12 @@ async function sample(c: GoldenCase, file: File, tokenizer: ClipTokenizer, share
 
 async function refine(c: GoldenCase, file: File, tokenizer: ClipTokenizer, shared: Shared): Promise<SampleResult> {
   const rule = (part: string) => ({ ...c.weights, seed: c.weights.seeds[part] });
-  const encoder = new CLIPTextModel(c.text_encoder_2_config, { projection: true });
+  const encoder = () => new CLIPTextModel(c.text_encoder_2_config, { projection: true });
   const pipeline = new RefinerPipeline({
     tokenizer,
-    textEncoder: loadRule(encoder, rule('text_encoder_2')),
-    vae: loadRule(new AutoencoderKL(c.vae_config), rule('vae')),
-    network: loadRule(new UNet2DConditionModel(c.unet_config), rule('unet')),
+    textEncoder: await loadRule(encoder, rule('text_encoder_2')),
+    vae: await loadRule(() => new AutoencoderKL(c.vae_config), rule('vae')),
+    network: await loadRule(() => new UNet2DConditionModel(c.unet_config), rule('unet')),
     scheduler: schedulerConfig(c),
   });
   const image = channelsLast(file['in.image']).data;
