@@ -16,9 +16,10 @@ const ids = cases.filter(({ group, id }) => group === 'full' && id.includes(filt
 const scratch = mkdtempSync(join(tmpdir(), 'rectiflow-full-'));
 process.on('exit', () => rmSync(scratch, { recursive: true }));
 
+const seconds = (s) => `${s.toFixed(1).padStart(8)} s`;
 const GiB = (bytes) => `${(bytes / 2 ** 30).toFixed(2)} GiB`.padStart(10);
 let failed = 0;
-console.log(`${'case'.padEnd(28)}dtype        time  GPU memory    process  worst error (limit)`);
+console.log(`${'case'.padEnd(28)}dtype        time   processor  GPU memory    process  worst error (limit)`);
 for (const id of ids) {
   for (const dtype of ['f32', 'f16']) {
     const json = join(scratch, 'result.json');
@@ -39,9 +40,9 @@ for (const id of ids) {
     const { stdout, stderr, status } = spawnSync(process.execPath, command, { cwd: root, encoding: 'utf8' });
     let line = `${id.padEnd(28)}${dtype}  `;
     if (status === 0) {
-      const { cases, maxResidentBytes } = JSON.parse(readFileSync(json, 'utf8'));
+      const { cases, processorSeconds, maxResidentBytes } = JSON.parse(readFileSync(json, 'utf8'));
       const [{ milliseconds, peakBytes, worst }] = cases;
-      line += `${(milliseconds / 1000).toFixed(1).padStart(8)} s  ${GiB(peakBytes)} ${GiB(maxResidentBytes)}`;
+      line += `${seconds(milliseconds / 1000)}  ${seconds(processorSeconds)}  ${GiB(peakBytes)} ${GiB(maxResidentBytes)}`;
       line += `  ${worst.error.toExponential(1)} ${worst.name} (${worst.tolerance.toExponential(1)})`;
     } else {
       failed++;

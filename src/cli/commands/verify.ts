@@ -29,12 +29,14 @@ export default command(
     };
     const { results, context } = await verify(golden, cases, done, dtype);
     if (json) {
+      const { maxRSS, userCPUTime, systemCPUTime } = process.resourceUsage();
       const adapter = (await context.device?.catch(() => undefined))?.adapter.info;
       const head = {
         folder,
         set: golden.set,
         dtype,
-        maxResidentBytes: 1024 * process.resourceUsage().maxRSS,
+        processorSeconds: (userCPUTime + systemCPUTime) / 1e6,
+        maxResidentBytes: 1024 * maxRSS,
         adapter: adapter && `${adapter.vendor} ${adapter.architecture} ${adapter.description}`.trim(),
       };
       const text = toJson(head, results);
