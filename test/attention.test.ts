@@ -1,6 +1,6 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { attention } from '../src/kernels/attention.ts';
+import { attention, pickAttention } from '../src/kernels/attention.ts';
 import type { GpuArray } from '../src/kernels/index.ts';
 import { checkOp, testGpu } from './check-op.ts';
 
@@ -131,6 +131,17 @@ test('the scores are never stored, forwards and backwards', async () => {
   }
   delete gpu.capabilities.force.attention;
 });
+test('on software adapters wide heads go through stored scores while those fit one binding', () => {
+  const cpu = { family: 'cpu', subgroups: true, subgroupSize: 8, force: {} } as any;
+  const sizes = (heads: number, tokens: number, dim: number) =>
+    ({ batch: 1, heads, queries: tokens, keys: tokens, dim, vdim: dim }) as any;
+  assert.is(pickAttention(sizes(8, 4096, 40), cpu), 'subgroup');
+  assert.is(pickAttention(sizes(1, 4096, 512), cpu), 'naive');
+  assert.is(pickAttention(sizes(1, 9216, 512), cpu), 'workgroup');
+  assert.is(pickAttention(sizes(8, 4096, 40), { ...cpu, subgroupSize: 4 }), 'workgroup');
+  assert.is(pickAttention(sizes(1, 4096, 512), { ...cpu, family: 'gpu', subgroupSize: 32 }), 'workgroup');
+});
+
 test('sharp scores stay exact', () =>
   checkOp(
     attention,
