@@ -108,18 +108,21 @@ export async function alone<M extends Module>(make: () => Promise<M>, run: (mode
 }
 
 /**
- * Three times what rounding the weights to f16 costs in PyTorch: as the case states it, or else the largest that the small
- * cases of its networks state.
+ * Three times what rounding the weights to f16 costs in PyTorch: as the case states it, or another of the same
+ * configuration, or else the largest that the small cases of its networks state.
  */
 export function halfTolerance(c: GoldenCase, all: readonly GoldenCase[]): number {
-  const noises = (of: GoldenCase) =>
-    Object.entries((of.noise ?? {}) as Record<string, number>).flatMap(([key, v]) =>
-      /f16_weights$/.test(key) ? v : [],
+  const noises = (cases: readonly GoldenCase[]) =>
+    cases.flatMap(({ noise }) =>
+      Object.entries(noise ?? {}).flatMap(([key, v]) => (/f16_weights$/.test(key) ? v : [])),
     );
-  const networks = ['unet', 'vae', 'clip'].filter((name) => c.kind.startsWith(name));
-  const own = noises(c);
-  const stated = own.length
-    ? own
-    : all.filter(({ group }) => (networks.length ? networks : ['unet', 'vae', 'clip']).includes(group)).flatMap(noises);
-  return stated.length ? 3 * Math.max(...stated) : tolerance(c, 'f16');
+  const networks = ['unet', 'vae', 'clip'];
+  const own = networks.filter((name) => c.kind.startsWith(name));
+  const config = JSON.stringify(c.config);
+  const stated = [
+    noises([c]),
+    noises(all.filter((other) => JSON.stringify(other.config) === config)),
+    noises(all.filter(({ group }) => (own.length ? own : networks).includes(group))),
+  ].find((list) => list.length);
+  return stated ? 3 * Math.max(...(stated as number[])) : tolerance(c, 'f16');
 }
