@@ -10,6 +10,10 @@ const commands: Record<string, Entry> = {
   train: ['teacher → pairs → reflow → distill', () => import('./commands/train.ts')],
   download: ['fetch a model of the Hugging Face hub ahead of time', () => import('./commands/download.ts')],
   demo: ['sample the model that ships with rectiflow, with a side-by-side sheet', () => import('./commands/demo.ts')],
+  estimate: [
+    'what a model takes: memory, arithmetic, time, and whether it fits',
+    () => import('./commands/estimate.ts'),
+  ],
   convert: ['models between layouts, formats and dtypes', () => import('./commands/convert.ts')],
   doctor: ['what the GPU adapter can do, and a self-test of the kernels', () => import('./commands/doctor.ts')],
   verify: ['run golden cases against the engine', () => import('./commands/verify.ts')],

@@ -21,7 +21,7 @@ import type { Scheduler } from './schedulers/index.ts';
 
 /** What a model is made of. */
 export interface PipelineParts {
-  tokenizer: ClipTokenizer;
+  tokenizer: Pick<ClipTokenizer, 'encodeBatch' | 'maxLength'>;
   textEncoder: CLIPTextModel;
   vae: AutoencoderKL;
   networks: Partial<Record<NetworkName, UNet2DConditionModel>>;

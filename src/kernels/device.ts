@@ -54,8 +54,17 @@ export interface Capabilities {
 
 const WANTED: GPUFeatureName[] = ['subgroups' as GPUFeatureName, 'shader-f16', 'timestamp-query'];
 
+/** A device, and what is known of it. */
+export interface Opened {
+  adapter: GPUAdapter;
+  device: GPUDevice;
+  capabilities: Capabilities;
+  limits: Limits;
+  toggles: readonly string[];
+}
+
 /** Finds an adapter, preferring a real GPU, and opens a device on it with all the limits it has. */
-export async function openDevice(options: DeviceOptions = {}) {
+export async function openDevice(options: DeviceOptions = {}): Promise<Opened> {
   const gpu = await openGpu(options);
   const adapter =
     (await gpu.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null)) ??

@@ -2,12 +2,13 @@ import { wait } from '#platform';
 import { bytesOf, decode, encode, GpuArray, partition, sizeOf } from './array.ts';
 import type { DType, Shape, Storage, TypedArray } from './array.ts';
 import { openDevice } from './device.ts';
-import type { Capabilities, DeviceOptions, Limits } from './device.ts';
+import type { Capabilities, DeviceOptions, Limits, Opened } from './device.ts';
 import { DeviceLostError, GpuError, mib, OutOfMemoryError, shapeError } from './errors.ts';
 import { Leaks } from './leaks.ts';
 import type { Leak } from './leaks.ts';
 import { Pipelines } from './pipelines.ts';
 import type { Pipeline } from './pipelines.ts';
+import type { Inputs, Op } from './op.ts';
 import { checkInput, Recorder, touched } from './plan.ts';
 import type { Command, Plan } from './plan.ts';
 import { Pool } from './pool.ts';
@@ -50,6 +51,9 @@ export class Gpu {
   /** Dispatches so far. */
   dispatches = 0;
 
+  /** Told of every op that tensors go through, and of what it made. */
+  witness: ((op: Op<any, any>, inputs: Inputs, attrs: object, output: GpuArray) => void) | undefined;
+
   private constructor(
     readonly adapter: GPUAdapter,
     readonly device: GPUDevice,
@@ -78,7 +82,11 @@ export class Gpu {
 
   /** Open a device. @throws GpuError when there is no adapter */
   static async create(options: DeviceOptions = {}): Promise<Gpu> {
-    const { adapter, device, capabilities, limits, toggles } = await openDevice(options);
+    return Gpu.on(await openDevice(options), options);
+  }
+
+  /** Work on a device that is open already, or on one that is not real: see paper.ts. */
+  static on({ adapter, device, capabilities, limits, toggles }: Opened, options: DeviceOptions = {}): Gpu {
     return new Gpu(adapter, device, capabilities, limits, toggles, options);
   }
 

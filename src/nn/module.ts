@@ -16,7 +16,7 @@ export class Parameter extends Tensor {
     /** How checkpoints order the axes. */
     readonly layout: Layout,
   ) {
-    super(isOutline ? outline(shape) : currentGpu().zeros(shape));
+    super(isOutline ? outline(shape) : currentGpu().zeros(shape, newDType));
     keep(this);
   }
 
@@ -42,6 +42,19 @@ export function outlineOf<T>(make: () => T): T {
     return make();
   } finally {
     isOutline = false;
+  }
+}
+
+let newDType: DType = 'f32';
+
+/** Make modules whose parameters are `dtype` from the start: 'f16' takes half the memory, to be filled by `loadWeights`. */
+export function parametersAs<T>(dtype: DType, make: () => T): T {
+  const before = newDType;
+  newDType = dtype;
+  try {
+    return make();
+  } finally {
+    newDType = before;
   }
 }
 

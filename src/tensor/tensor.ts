@@ -217,6 +217,7 @@ export function apply<I extends Inputs, A>(op: Op<I, A>, operands: Operands<I>, 
   return gpu.named(op.name, () => {
     const chosen = inParts(gpu, op, arrays, attrs as object);
     const { output, saved = [] } = chosen.forward(gpu, arrays, attrs);
+    gpu.witness?.(op, arrays, attrs as object, output);
     return new Tensor(output, record(chosen, attrs as object, inputs, output, saved));
   });
 }

@@ -1,12 +1,17 @@
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
+import type { Gpu } from '../../kernels/index.ts';
 import { currentGpu, init } from '../../tensor/index.ts';
+import { checkFit } from '../../flow/estimate/fit.ts';
+import type { Plan, Rehearsal } from '../../flow/estimate/rehearse.ts';
 import { networkNames } from '../../flow/pipelines/options.ts';
 import type { NetworkName, SampleResult, SampleStep } from '../../flow/pipelines/options.ts';
 import type { Pipeline } from '../../flow/pipeline.ts';
 import { openModel, openRefiner } from '../../flow/recipe/open-model.ts';
+import { readOutline } from '../../flow/recipe/model-outline.ts';
 import { additions, applyLoras, deltaOf, openControls, recordOf } from '../additions.ts';
 import { choice, command, flag, float, int, positional, repeated, text } from '../command.ts';
+import { availableMemory } from '../memory.ts';
 import { modelHelp, modelPath } from '../model-path.ts';
 import { imagesFromFloats, readImage, readMask } from '../pictures/image.ts';
 import { formatParameters, writePng } from '../pictures/png.ts';
@@ -70,8 +75,14 @@ export default command(
         throw new Error(`${options.from}: was made with --${part} ${recorded[part]}\n  give it again`);
     }
     const delta = deltaOf(options);
-    await init();
+    const gpu = await init();
     try {
+      const plan = planOf(options, asked, words.length * options.num);
+      const sized = await checkModel(gpu, folder, plan, which, options.rectified_flow || undefined);
+      if (refinerPath !== undefined) {
+        const { height, width } = sized ?? plan;
+        await checkModel(gpu, refinerPath, { ...plan, height, width, ...ofRefiner });
+      }
       const loading = performance.now();
       const { dtype, tokenizer } = options;
       const opening = { variant, dtype, tokenizer, progress: showLoading };
@@ -165,6 +176,32 @@ export default command(
     }
   },
 );
+
+/** What memory depends on. */
+const planOf = (
+  { dtype, batch_size, image, mask }: { dtype: 'f32' | 'f16'; batch_size: number; image?: string; mask?: string },
+  { steps, guidance_scale, scheduler, height, width, strength }: Omit<Recorded, 'prompt'>,
+  count: number,
+): Plan => ({
+  ...{ count, batchSize: batch_size, dtype, steps, scheduler, height, width },
+  guidanceScale: guidance_scale,
+  strength: image === undefined ? undefined : (strength ?? (mask ? 1 : 0.8)),
+  mask: mask !== undefined,
+});
+
+/** What a second pass has of its own. */
+const ofRefiner = { batchSize: 4, steps: 50, guidanceScale: 5, scheduler: undefined, strength: 0.3, mask: false };
+
+/** @throws DoesNotFitError before weights are read; what is wrong with a model is for its loader to say */
+async function checkModel(
+  gpu: Gpu,
+  path: string,
+  plan: Plan,
+  ...how: [which?: NetworkName, rectifiedFlow?: boolean]
+): Promise<Rehearsal | undefined> {
+  const outline = await readOutline(path, ...how).catch(() => undefined);
+  return outline && checkFit(outline, plan, availableMemory(gpu));
+}
 
 /** The size that is asked for, or else the model's own. */
 function sizeOf(

@@ -16,7 +16,7 @@ import type { DenoiseOptions, SampleResult } from './options.ts';
 
 /** What the refiner is made of. Its text encoder has a projection, its tokenizer pads with "!". */
 export interface RefinerParts {
-  tokenizer: ClipTokenizer;
+  tokenizer: Pick<ClipTokenizer, 'encode' | 'maxLength'>;
   textEncoder: CLIPTextModel;
   vae: AutoencoderKL;
   network: UNet2DConditionModel;

@@ -37,6 +37,25 @@ export async function findModel(word: string, options: FindModelOptions = {}): P
   }
 }
 
+/**
+ * Folder with a model's configurations, without its weights unless they are there: what an estimate needs. A path that exists
+ * is taken as it is.
+ * @throws HubError when it is no id of the hub, or cannot be had
+ */
+export async function findConfigs(word: string, options: HubOptions = {}): Promise<string> {
+  if (await exists(word)) return word;
+  const asked = parseHubId(word);
+  if (!asked || asked.file)
+    throw new HubError(`${word}: no such folder or file, nor a model of the hub such as owner/name`);
+  const settings = withSettings(options);
+  const cached = new CachedModel(settings.cache, asked.id);
+  const commit = settings.offline ? await cached.commitOf(asked.revision) : undefined;
+  if (commit) return cached.snapshot(commit);
+  const hub = await HubModel.open(asked.id, asked.revision, options);
+  const isConfig = (name: string) => /^(\w+\/)?(config|model_index|scheduler_config)\.json$/.test(name);
+  return hub.download([...hub.files.keys()].filter(isConfig));
+}
+
 async function fromHub(asked: HubId, options: FindModelOptions): Promise<string> {
   const settings = withSettings(options);
   const { path, exact, why } = await inCache(asked, options, settings.cache);

@@ -12,7 +12,8 @@
 import { mkdir, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
-import type { Module } from '../../nn/index.ts';
+import { parametersAs } from '../../nn/module.ts';
+import type { Module } from '../../nn/module.ts';
 import { ClipTokenizer } from '../../nn/tokenizer.ts';
 import { loadWeights } from '../../nn/load.ts';
 import { currentKeys } from '../../nn/single-file/model.ts';
@@ -31,10 +32,18 @@ export class ModelFolderError extends Error {
 export const weightsFile = { text_encoder: 'model.safetensors', other: 'diffusion_pytorch_model.safetensors' };
 const fileOf = (part: string): string => (part === 'text_encoder' ? weightsFile.text_encoder : weightsFile.other);
 
-/** Open a model for sampling. Only the networks named in `networks` are read; `variant` prefers such weights, as fp16. */
+/** Which weights are read, and how they are kept. */
+interface Stored {
+  /** Prefer such weights, as fp16. */
+  variant?: string;
+  /** 'f16' takes half the memory. */
+  dtype?: 'f32' | 'f16';
+}
+
+/** Open a model for sampling. Only the networks named in `networks` are read. */
 export async function openModelFolder(
   folder: string,
-  { networks = ['unet'], variant }: { networks?: readonly NetworkName[]; variant?: string } = {},
+  { networks = ['unet'], variant, dtype }: { networks?: readonly NetworkName[] } & Stored = {},
 ): Promise<Pipeline> {
   const info = await stat(folder).catch(() => undefined);
   if (!info?.isDirectory())
@@ -44,11 +53,12 @@ export async function openModelFolder(
   const missing = required.filter((part) => !parts.includes(part));
   if (missing.length) throw new ModelFolderError(`${folder}: is not a whole model\n  missing: ${missing.join(', ')}`);
   const tokenizer = await openTokenizer(join(folder, 'tokenizer'));
-  const textEncoder = await openModule(folder, 'text_encoder', (config) => new CLIPTextModel(config), { variant });
-  const vae = await openModule(folder, 'vae', (config) => new AutoencoderKL(config), { variant });
+  const stored = { variant, dtype };
+  const textEncoder = await openModule(folder, 'text_encoder', (config) => new CLIPTextModel(config), stored);
+  const vae = await openModule(folder, 'vae', (config) => new AutoencoderKL(config), stored);
   const opened: PipelineParts['networks'] = {};
   for (const name of networks)
-    opened[name] = await openModule(folder, name, (config) => new UNet2DConditionModel(config), { variant });
+    opened[name] = await openModule(folder, name, (config) => new UNet2DConditionModel(config), stored);
   const scheduler = parts.includes('scheduler')
     ? await readJson(join(folder, 'scheduler', 'scheduler_config.json'))
     : undefined;
@@ -85,7 +95,7 @@ export async function openModule<M extends Module>(
   folder: string,
   part: string,
   make: (config: any) => M,
-  { variant }: { variant?: string } = {},
+  { variant, dtype = 'f32' }: Stored = {},
 ): Promise<M> {
   const config = await readJson(join(folder, part, 'config.json'));
   const source = await findWeights(join(folder, part), { variant })
@@ -97,7 +107,7 @@ export async function openModule<M extends Module>(
       );
     });
   try {
-    const module = make(config);
+    const module = parametersAs(dtype, () => make(config));
     await loadWeights(module, currentKeys(part, source)).catch((error: Error) => {
       module.dispose();
       throw new ModelFolderError(`${source.name}: ${error.message}`, { cause: error });

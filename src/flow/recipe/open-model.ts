@@ -2,19 +2,21 @@
 import { readdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
-import type { Module, StateDict } from '../../nn/index.ts';
+import type { StateDict } from '../../nn/index.ts';
 import { deltaParts } from '../../nn/delta-weights.ts';
 import { mergeLoras } from '../../nn/lora-apply.ts';
 import type { AppliedLoras, ScaledLora } from '../../nn/lora-apply.ts';
 import { readLora } from '../../nn/lora-read.ts';
 import { ControlNetModel } from '../../nn/models/controlnet.ts';
 import { loadWeights } from '../../nn/load.ts';
+import { parametersAs } from '../../nn/module.ts';
+import type { Module } from '../../nn/module.ts';
 import type { PartName } from '../../nn/single-file/model.ts';
 import type { ClipTokenizer } from '../../nn/tokenizer.ts';
 import { readFloat32 } from '../../tensor/io/weights.ts';
 import { findWeights, openWeights } from '../../tensor/io/weights-node.ts';
 import { Pipeline } from '../pipeline.ts';
-import type { NetworkName } from '../pipelines/options.ts';
+import type { NetworkName, SamplingDefaults } from '../pipelines/options.ts';
 import { RefinerPipeline } from '../pipelines/refiner.ts';
 import { ModelFolderError, openModelFolder, openTokenizer, readJson } from './model-folder.ts';
 import { openModelParts } from './model-parts.ts';
@@ -51,7 +53,7 @@ const trainedSchedule = {
   clip_sample: false,
   set_alpha_to_one: false,
 };
-const sdScheduler = { _class_name: 'PNDMScheduler', ...trainedSchedule, skip_prk_steps: true };
+export const sdScheduler = { _class_name: 'PNDMScheduler', ...trainedSchedule, skip_prk_steps: true };
 const refinerScheduler = { _class_name: 'EulerDiscreteScheduler', ...trainedSchedule };
 
 /**
@@ -71,15 +73,15 @@ export async function openModel(path: string, options: OpenModelOptions = {}): P
       );
     }
     const tokenizer = await tokenizerOf(path, 'tokenizer', options);
-    const isFlow = options.rectifiedFlow ?? /RectifiedFlow/.test(String(index?._class_name));
+    const isFlow = options.rectifiedFlow ?? isRectifiedFlow(index);
     const scheduler = isFlow ? { _class_name: 'RectifiedFlow' } : ((await schedulerOf(path)) ?? sdScheduler);
     const [textEncoder, vae, unet] = await together(
       () => load(parts, 'text_encoder', (config) => new CLIPTextModel(config), options),
       () => load(parts, 'vae', (config) => new AutoencoderKL(config), options),
       () => load(parts, 'unet', (config) => new UNet2DConditionModel(config), options),
     );
-    const sampling = isFlow ? { steps: 1, guidanceScale: 1 } : { steps: 25, guidanceScale: 7.5 };
-    return new Pipeline({ tokenizer, textEncoder, vae, networks: { unet }, defaults: { unet: sampling }, scheduler });
+    const defaults = { unet: usualSampling(isFlow) };
+    return new Pipeline({ tokenizer, textEncoder, vae, networks: { unet }, defaults, scheduler });
   } finally {
     await parts.close();
   }
@@ -170,13 +172,21 @@ async function openWithDelta(path: string, options: OpenModelOptions): Promise<M
   }
 }
 
+/** Whether a model_index.json says that the network predicts the velocity of a flow. */
+export const isRectifiedFlow = (index?: Record<string, unknown>): boolean =>
+  /RectifiedFlow/.test(String(index?._class_name));
+
+/** How models of others are sampled, which do not say. */
+export const usualSampling = (isFlow: boolean): SamplingDefaults =>
+  isFlow ? { steps: 1, guidanceScale: 1 } : { steps: 25, guidanceScale: 7.5 };
+
 /** model_index.json of a folder, if it has one. */
-const indexOf = (path: string): Promise<Record<string, unknown> | undefined> =>
+export const indexOf = (path: string): Promise<Record<string, unknown> | undefined> =>
   exists(join(path, 'model_index.json')).then((there) =>
     there ? readJson(join(path, 'model_index.json')) : undefined,
   );
 
-const schedulerOf = async (path: string): Promise<object | undefined> => {
+export const schedulerOf = async (path: string): Promise<object | undefined> => {
   const file = join(path, 'scheduler', 'scheduler_config.json');
   return (await exists(file)) ? readJson(file) : undefined;
 };
@@ -205,10 +215,10 @@ async function load<M extends Module>(
 ): Promise<M> {
   const source = parts.sources[part];
   if (!source) throw new ModelFolderError(`the model has no ${part}`);
-  const module = make(await parts.config(part));
+  const config = await parts.config(part);
+  const module = parametersAs(dtype, () => make(config));
   let loaded = 0;
   try {
-    if (dtype === 'f16') module.to('f16');
     await loadWeights(module, source, { progress: () => progress?.(part, ++loaded, source.entries.size) });
     return module;
   } catch (error) {
