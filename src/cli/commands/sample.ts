@@ -250,7 +250,7 @@ const defined = <T extends object>(options: T): Partial<T> =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;
 
 /** Name of a model in a picture's parameters: the last word of its path or id. */
-const nameOf = (model: string): string => basename(resolve(model)).replace(/@.*/, '');
+export const nameOf = (model: string): string => basename(resolve(model)).replace(/@.*/, '');
 
 export const slug = (prompt: string): string =>
   prompt
