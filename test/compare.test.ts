@@ -8,7 +8,7 @@ import { runCommand } from '../src/cli/command.ts';
 import command from '../src/cli/commands/compare.ts';
 import { encodePng, imageFromFloats } from '../src/cli/pictures/image.ts';
 import { drawRace, pace } from '../src/cli/pictures/race.ts';
-import type { SampleOptions } from '../src/flow/pipelines/options.ts';
+import type { NetworkName, SampleOptions } from '../src/flow/pipelines/options.ts';
 import { openModelFolder } from '../src/flow/recipe/model-folder.ts';
 import { init } from '../src/tensor/index.ts';
 
@@ -41,12 +41,13 @@ async function findIn(sheet: string, numbers: Float32Array, left: number, size: 
 }
 
 /** The same pictures by the library. */
-async function draw(options: Omit<SampleOptions, 'prompts'>): Promise<Float32Array> {
+async function draw(...runs: (Omit<SampleOptions, 'prompts' | 'which'> & { which: NetworkName })[]) {
   const gpu = await init();
-  const pipeline = await openModelFolder(shipped, { networks: [options.which!] });
-  const { images } = await pipeline.sample({ prompts: ['red apple'], ...options });
+  const pipeline = await openModelFolder(shipped, { networks: runs.map(({ which }) => which) });
+  const pictures: Float32Array[] = [];
+  for (const run of runs) pictures.push((await pipeline.sample({ prompts: ['red apple'], ...run })).images);
   gpu.destroy();
-  return images;
+  return pictures;
 }
 
 test('the shipped model: its teacher beside the distilled network, with times, a picture and an animation', async () => {
@@ -60,8 +61,10 @@ test('the shipped model: its teacher beside the distilled network, with times, a
   assert.ok(Number(ratio) > 2, `the U-Net six times on twice the batch took ${ratio} times as long`);
   assert.match(text, /the first compiles kernels/);
   const sheet = join(folder, 'red-apple-7-compare.png');
-  const teacher = await draw({ which: 'unet_teacher', seeds: 7, steps: 6, guidanceScale: 1.5 });
-  const distilled = await draw({ which: 'unet', seeds: 7 });
+  const [teacher, distilled] = await draw(
+    { which: 'unet_teacher', seeds: 7, steps: 6, guidanceScale: 1.5 },
+    { which: 'unet', seeds: 7 },
+  );
   const [left, right] = [await findIn(sheet, teacher, 24, 256), await findIn(sheet, distilled, 24 + 256 + 12, 256)];
   assert.ok(left > 0 && left === right, `at ${left} and ${right}`);
   const { pages, loop, delay } = await sharp(join(folder, 'red-apple-7-compare.webp'), { pages: -1 }).metadata();
@@ -85,7 +88,7 @@ test('two models, several prompts and seeds', async () => {
   assert.is(text.match(/^one-step, 1 step /gm)?.length, 4);
   const sheet = join(folder, 'red-apple-pizza-0-compare.png');
   const { width = 0 } = await sharp(sheet).metadata();
-  const second = await draw({ which: 'unet', seeds: 1 });
+  const [second] = await draw({ which: 'unet', seeds: 1 });
   const side = 160;
   assert.ok((await findIn(sheet, second, width - side - 24, side)) > 0);
   assert.match(await compare('pizza', '--against', join(folder, 'none')), /none: no such folder or file/);
