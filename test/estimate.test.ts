@@ -79,6 +79,9 @@ test('full-size networks are counted as the tables have them, and take no memory
   near(guided.flops.text, 2 * flops.text, 1e-9, 'two texts');
   near(guided.parts.network.bytes, parts.network.bytes / 2, 0.01, 'weights in halves');
   assert.ok(guided.peak < 0.6 * peak, `${guided.peak} bytes in halves, ${peak} in f32`);
+  const controlled = await rehearse(builtIn['instaflow-0.9b'], { controls: [{}], dtype: 'f16' });
+  assert.is(controlled.parts.controls.parameters, 361_279_120);
+  near(controlled.flops.network, 1.4 * flops.network, 0.1, 'a ControlNet is the first half of a U-Net');
   const refiner = await rehearse(builtIn['sdxl-refiner'], { steps: 4, strength: 0.5, height: 256, width: 256 });
   assert.equal([refiner.parts.network.parameters, refiner.evaluations], [2_259_526_660, 2]);
   assert.ok(refiner.flops.encoder > 0);

@@ -1,7 +1,8 @@
 /** What goes onto a model or beside it in `sample`: LoRAs, a fine-tuned model, ControlNets. */
-import { basename, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import type { Pipeline } from '../flow/pipeline.ts';
 import type { ControlImage, NetworkName } from '../flow/pipelines/options.ts';
+import { readJson } from '../flow/recipe/model-folder.ts';
 import { applyLoraFiles, openControlNet } from '../flow/recipe/open-model.ts';
 import type { OpenModelOptions } from '../flow/recipe/open-model.ts';
 import { flag, float, repeated, text, UsageError } from './command.ts';
@@ -48,6 +49,10 @@ export function deltaOf({ finetuned, base, finetuned_scale: scale }: Values): Op
 
 export const applyLoras = (pipeline: Pipeline, which: NetworkName, { lora = [] }: Values) =>
   applyLoraFiles(pipeline, which, lora.map(parseLora));
+
+/** What tells the sizes of the ControlNets. */
+export const controlConfigs = ({ controlnet = [] }: Pick<Values, 'controlnet'>): Promise<Record<string, any>[]> =>
+  Promise.all(controlnet.map((folder) => readJson(join(folder, 'config.json'))));
 
 /** @throws UsageError when there are not as many images as ControlNets */
 export async function openControls(

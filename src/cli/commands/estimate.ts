@@ -8,6 +8,7 @@ import type { Rehearsal } from '../../flow/estimate/rehearse.ts';
 import { networkNames } from '../../flow/pipelines/options.ts';
 import { findConfigs } from '../../flow/recipe/hub-model.ts';
 import { readOutline } from '../../flow/recipe/model-outline.ts';
+import { additions, controlConfigs } from '../additions.ts';
 import { choice, command, flag, float, int, text } from '../command.ts';
 import { shippedModel } from '../default-model.ts';
 import { availableMemory } from '../memory.ts';
@@ -31,6 +32,7 @@ export default command(
     batch_size: int(4, 'of them at once', { min: 1 }),
     guidance_scale: float(undefined, 'above 1 costs twice', { min: 0 }),
     scheduler: text(undefined, 'as for sample'),
+    controlnet: additions.controlnet,
     dtype: choice('f32', ['f32', 'f16'], 'how weights and activations are kept'),
     memory: float(undefined, "GiB that the GPU has (a software adapter: the machine's free memory)", { min: 0 }),
     time: flag(true, 'measure how fast this adapter is at the ops of this model'),
@@ -42,7 +44,8 @@ export default command(
     try {
       const outline = await readOutline(await place(options.model), options.which, options.rectified_flow || undefined);
       const { num, batch_size, guidance_scale, ...rest } = options;
-      const plan = { ...rest, count: num, batchSize: batch_size, guidanceScale: guidance_scale };
+      const controls = await controlConfigs(options);
+      const plan = { ...rest, controls, count: num, batchSize: batch_size, guidanceScale: guidance_scale };
       const need = await rehearse(outline, plan);
       const available = options.memory === undefined ? availableMemory(gpu) : options.memory * 2 ** 30;
       const expected = options.time ? await measureRates(need, { budget: options.budget }) : undefined;
@@ -89,14 +92,16 @@ function rows({ parts, flops, dtype }: Rehearsal, expected?: Expected): string[]
     show.flop(flop),
     ...seconds,
   ];
-  const all = {
-    parameters: parts.textEncoder.parameters + parts.network.parameters + parts.vae.parameters,
-  };
+  const all = { parameters: Object.values(parts).reduce((n, part) => n + part.parameters, 0) };
+  const both = { parameters: parts.network.parameters + parts.controls.parameters };
+  const unet: [string, { parameters: number }] = parts.controls.parameters
+    ? ['U-Net and ControlNets', both]
+    : ['U-Net', parts.network];
   const total = Object.values(flops).reduce((a, b) => a + b, 0);
   return [
     ['', 'parameters', 'weights', 'FLOP', ...(expected ? ['expected'] : [])],
     row('text encoder', parts.textEncoder, flops.text, time('text')),
-    row('U-Net', parts.network, flops.network, time('network')),
+    row(...unet, flops.network, time('network')),
     row('autoencoder', parts.vae, flops.encoder + flops.decoder, time('encoder', 'decoder')),
     row('all', all, total, expected ? [show.seconds(expected.total)] : []),
   ];

@@ -9,7 +9,7 @@ import type { NetworkName, SampleResult, SampleStep } from '../../flow/pipelines
 import type { Pipeline } from '../../flow/pipeline.ts';
 import { openModel, openRefiner } from '../../flow/recipe/open-model.ts';
 import { readOutline } from '../../flow/recipe/model-outline.ts';
-import { additions, applyLoras, deltaOf, openControls, recordOf } from '../additions.ts';
+import { additions, applyLoras, controlConfigs, deltaOf, openControls, recordOf } from '../additions.ts';
 import { choice, command, flag, float, int, positional, repeated, text } from '../command.ts';
 import { availableMemory } from '../memory.ts';
 import { modelHelp, modelPath } from '../model-path.ts';
@@ -77,7 +77,7 @@ export default command(
     const delta = deltaOf(options);
     const gpu = await init();
     try {
-      const plan = planOf(options, asked, words.length * options.num);
+      const plan = planOf(options, asked, words.length * options.num, await controlConfigs(options));
       const sized = await checkModel(gpu, folder, plan, which, options.rectified_flow || undefined);
       if (refinerPath !== undefined) {
         const { height, width } = sized ?? plan;
@@ -180,17 +180,26 @@ export default command(
 /** What memory depends on. */
 const planOf = (
   { dtype, batch_size, image, mask }: { dtype: 'f32' | 'f16'; batch_size: number; image?: string; mask?: string },
-  { steps, guidance_scale, scheduler, height, width, strength }: Omit<Recorded, 'prompt'>,
+  {
+    steps,
+    guidance_scale,
+    scheduler,
+    height,
+    width,
+    strength,
+  }: Omit<Recorded, 'prompt' | 'lora' | 'finetuned' | 'controlnet'>,
   count: number,
+  controls: Plan['controls'],
 ): Plan => ({
   ...{ count, batchSize: batch_size, dtype, steps, scheduler, height, width },
   guidanceScale: guidance_scale,
   strength: image === undefined ? undefined : (strength ?? (mask ? 1 : 0.8)),
   mask: mask !== undefined,
+  controls,
 });
 
 /** What a second pass has of its own. */
-const ofRefiner = { batchSize: 4, steps: 50, guidanceScale: 5, scheduler: undefined, strength: 0.3, mask: false };
+const ofRefiner = { batchSize: 4, steps: 50, guidanceScale: 5, scheduler: undefined, strength: 0.3, controls: [] };
 
 /** @throws DoesNotFitError before weights are read; what is wrong with a model is for its loader to say */
 async function checkModel(

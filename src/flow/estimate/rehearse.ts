@@ -6,6 +6,8 @@ import { Gpu, ShapeError } from '../../kernels/index.ts';
 import type { DType, GpuArray } from '../../kernels/index.ts';
 import { paperDevice } from '../../kernels/paper.ts';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
+import { ControlNetModel } from '../../nn/models/controlnet.ts';
+import type { ControlNetConfig } from '../../nn/models/controlnet-config.ts';
 import { parametersAs } from '../../nn/module.ts';
 import type { Module } from '../../nn/module.ts';
 import { currentGpu, useGpu } from '../../tensor/index.ts';
@@ -41,6 +43,8 @@ export interface Plan {
   strength?: number;
   /** Paint only where a mask says. */
   mask?: boolean;
+  /** Configurations of ControlNets. */
+  controls?: readonly Partial<ControlNetConfig>[];
 }
 
 /** A part of a model. */
@@ -52,7 +56,7 @@ export interface PartSize {
 
 /** What a run takes, and what it does. */
 export interface Rehearsal {
-  parts: Record<'textEncoder' | 'network' | 'vae', PartSize>;
+  parts: Record<'textEncoder' | 'network' | 'vae' | 'controls', PartSize>;
   /** Most bytes on the GPU at a time, and when. */
   peak: number;
   peakIn: Stage;
@@ -100,13 +104,18 @@ async function onPaper(paper: Gpu, outline: ModelOutline, plan: Plan): Promise<R
     const [textEncoder, textSize] = make(() => new CLIPTextModel(outline.textEncoder, { projection }));
     const [vae, vaeSize] = make(() => new AutoencoderKL(outline.vae));
     const [network, networkSize] = make(() => new UNet2DConditionModel(outline.network));
+    const controls = (plan.controls ?? []).map((config) => make(() => new ControlNetModel(config)));
     const log = new Log(paper);
     log.during('text', textEncoder, 'forward');
     log.during('encoder', vae, 'encode');
     log.during('decoder', vae, 'decode');
-    const result = await run(outline, plan, { textEncoder, vae, network });
+    const result = await run(outline, plan, { textEncoder, vae, network, controls: controls.map(([net]) => net) });
+    const controlSize = {
+      parameters: controls.reduce((n, [, { parameters }]) => n + parameters, 0),
+      bytes: controls.reduce((n, [, { bytes }]) => n + bytes, 0),
+    };
     return {
-      parts: { textEncoder: textSize, network: networkSize, vae: vaeSize },
+      parts: { textEncoder: textSize, network: networkSize, vae: vaeSize, controls: controlSize },
       ...log.result(),
       peak: paper.memory().peak,
       dispatches: paper.dispatches,
@@ -141,9 +150,10 @@ interface Parts {
   textEncoder: CLIPTextModel;
   vae: AutoencoderKL;
   network: UNet2DConditionModel;
+  controls: ControlNetModel[];
 }
 
-function run(outline: ModelOutline, plan: Plan, { textEncoder, vae, network }: Parts): Promise<SampleResult> {
+function run(outline: ModelOutline, plan: Plan, { textEncoder, vae, network, ...parts }: Parts): Promise<SampleResult> {
   const { count = 1, batchSize, scheduler, strength } = plan;
   const { steps = outline.defaults.steps, guidanceScale = outline.defaults.guidanceScale } = plan;
   const side = network.config.sample_size * vae.factor;
@@ -164,7 +174,8 @@ function run(outline: ModelOutline, plan: Plan, { textEncoder, vae, network }: P
   }
   const pipeline = new Pipeline({ ...common, networks: { unet: network }, defaults: {}, scheduler: outline.scheduler });
   const mask = plan.mask ? new Float32Array(height * width) : undefined;
-  return pipeline.sample({ ...asked, ...(strength !== undefined || mask ? { image, strength, mask } : {}) });
+  const controls = parts.controls.map((net) => ({ net, image }));
+  return pipeline.sample({ ...asked, controls, ...(strength !== undefined || mask ? { image, strength, mask } : {}) });
 }
 
 /** Counts ops by what is at work, and notes when memory was last at its most. */
