@@ -79,6 +79,9 @@ test('full-size networks are counted as the tables have them, and take no memory
   near(guided.flops.text, 2 * flops.text, 1e-9, 'two texts');
   near(guided.parts.network.bytes, parts.network.bytes / 2, 0.01, 'weights in halves');
   assert.ok(guided.peak < 0.6 * peak, `${guided.peak} bytes in halves, ${peak} in f32`);
+  const large = await rehearse(builtIn['instaflow-1.7b']);
+  assert.is(large.parts.network.parameters, 1_719_017_924);
+  near(large.flops.network, 2 * flops.network, 1e-3, 'two U-Nets');
   const controlled = await rehearse(builtIn['instaflow-0.9b'], { controls: [{}], dtype: 'f16' });
   assert.is(controlled.parts.controls.parameters, 361_279_120);
   near(controlled.flops.network, 1.4 * flops.network, 0.1, 'a ControlNet is the first half of a U-Net');

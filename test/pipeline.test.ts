@@ -10,8 +10,9 @@ import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../src/nn/in
 import { mergeLoras } from '../src/nn/lora-apply.ts';
 import { newLora } from '../src/nn/lora.ts';
 import { ControlNetModel } from '../src/nn/models/controlnet.ts';
+import { StackedUNet } from '../src/nn/models/stacked-unet.ts';
 import { ClipTokenizer } from '../src/nn/tokenizer.ts';
-import { init } from '../src/tensor/index.ts';
+import { init, noGrad, scope, tensor } from '../src/tensor/index.ts';
 import { assertClose } from './check-op.ts';
 import { randoms } from './randoms.ts';
 
@@ -172,13 +173,32 @@ test('a network made for inpainting sees the mask and the rest of the image', as
   inpainting.dispose();
 });
 
+test('two U-Nets in a row draw in one step; a ControlNet is not for them', async () => {
+  const stacked = new StackedUNet(unet).initialize(5);
+  stacked.unets[1].conv_out!.weight.array.write(randoms(stacked.unets[1].conv_out!.weight.size, 4, [-0.1, 0.1]));
+  const { textEncoder, vae } = pipeline.parts;
+  const two = new Pipeline({ tokenizer, textEncoder, vae, networks: { unet: stacked }, defaults: {} });
+  const noise = randoms(256, 6);
+  const { latents } = await two.sample({ prompts: ['soft light'], seeds: 0, noise });
+  using text = two.encodePrompts(['soft light']).text;
+  using velocity = noGrad(() => scope(() => stacked.forward(tensor(noise, [1, 8, 8, 4]), 1000, text)));
+  const v = await velocity.read();
+  const want = noise.map((x, i) => x + v[i]);
+  assertClose(latents, want, 1e-6, 'noise + velocity');
+  const residuals = () => ({});
+  assert.throws(() => two.conditional('unet', undefined, residuals), /a ControlNet goes with one U-Net/);
+  stacked.dispose();
+});
+
 test('a latent is masked where its first pixel is', () => {
   const mask = Float32Array.from({ length: 16 }, (_, i) => i / 16);
   assert.equal([...latentMask(mask, [4, 4], [2, 2])], [0, 0, 1, 1]);
 });
 
 test('ControlNets: each image of a batch by its own, in its part of the steps, with and without guidance', async () => {
-  const net = ControlNetModel.fromUNet(pipeline.network('unet'), { conditioning_embedding_out_channels: [4, 8] });
+  const net = ControlNetModel.fromUNet(pipeline.network('unet') as UNet2DConditionModel, {
+    conditioning_embedding_out_channels: [4, 8],
+  });
   const options: SampleOptions = { prompts, seeds: 4, steps: 4, scheduler: 'ddim' };
   const edges = randoms(2 * 768, 9, [0, 1]);
   const free = await pipeline.sample(options);

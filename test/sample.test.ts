@@ -13,6 +13,7 @@ import { openModelFolder, saveModule } from '../src/flow/recipe/model-folder.ts'
 import { loraMetadata } from '../src/nn/lora-metadata.ts';
 import { newLora } from '../src/nn/lora.ts';
 import { ControlNetModel } from '../src/nn/models/controlnet.ts';
+import type { UNet2DConditionModel } from '../src/nn/models/unet.ts';
 import { init } from '../src/tensor/index.ts';
 import { writeTensors } from '../src/tensor/io/files-node.ts';
 import { randoms } from './randoms.ts';
@@ -121,7 +122,9 @@ test('LoRAs and ControlNets from files', async () => {
   const lora = newLora(pipeline.loraModels('unet'), { rank: 2, seed: 1 });
   for (const [, p] of lora.namedParameters()) p.array.write(randoms(p.size, 3, [-0.5, 0.5]));
   await writeTensors(path('style.safetensors'), await lora.stateDict(), loraMetadata(lora));
-  const net = ControlNetModel.fromUNet(pipeline.network('unet'), { conditioning_embedding_out_channels: [4, 8, 8] });
+  const net = ControlNetModel.fromUNet(pipeline.network('unet') as UNet2DConditionModel, {
+    conditioning_embedding_out_channels: [4, 8, 8],
+  });
   for (const conv of [...net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out])
     conv.weight.array.write(randoms(conv.weight.size, 7, [-0.3, 0.3]));
   await saveModule(path(), 'edges', net, 'ControlNetModel');

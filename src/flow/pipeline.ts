@@ -1,6 +1,7 @@
 /** Text (and image) → image: tokenizer, text encoder, denoising network, decoder. No files here; see recipe/model-folder.ts. */
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../nn/index.ts';
 import type { ClipTokenizer } from '../nn/tokenizer.ts';
+import { StackedUNet } from '../nn/models/stacked-unet.ts';
 import { add, concat, mul, noGrad, scope, sub, tensor } from '../tensor/index.ts';
 import type { Tensor } from '../tensor/index.ts';
 import type { LoraModels } from '../nn/lora.ts';
@@ -24,7 +25,7 @@ export interface PipelineParts {
   tokenizer: Pick<ClipTokenizer, 'encodeBatch' | 'maxLength'>;
   textEncoder: CLIPTextModel;
   vae: AutoencoderKL;
-  networks: Partial<Record<NetworkName, UNet2DConditionModel>>;
+  networks: Partial<Record<NetworkName, UNet2DConditionModel | StackedUNet>>;
   defaults: Partial<Record<NetworkName, SamplingDefaults>>;
   /** The model's scheduler_config.json; a rectified flow, solved by Euler, unless given. */
   scheduler?: { _class_name?: string };
@@ -44,7 +45,7 @@ export class Pipeline {
   constructor(readonly parts: PipelineParts) {}
 
   /** One of the networks. @throws Error when the model was opened without it */
-  network(which: NetworkName): UNet2DConditionModel {
+  network(which: NetworkName): UNet2DConditionModel | StackedUNet {
     const network = this.parts.networks[which];
     if (!network)
       throw new Error(`this model has no ${which}\n  it has: ${Object.keys(this.parts.networks).join(', ')}`);
@@ -87,14 +88,19 @@ export class Pipeline {
     residuals?: (z: Tensor, t: number, text: Tensor) => ControlResiduals,
   ): ConditionalNetwork {
     const network = this.network(which);
+    const isStacked = network instanceof StackedUNet;
+    if (isStacked && residuals) throw new PromptError('a ControlNet goes with one U-Net, not with two in a row');
+    const { dtype } = (isStacked ? network.unets[0].conv_in! : network.conv_in).weight;
     return (z, t, text) =>
       noGrad(() =>
         scope(() => {
-          const { dtype } = network.conv_in.weight;
           const copies = beside && Array<Tensor>(z.shape[0] / beside.shape[0]).fill(beside);
           const sample = copies ? concat([z, concat(copies, { axis: 0 })]) : z;
           const [x, words] = [sample.to(dtype), text.to(dtype)];
-          return network.forward(x, t, words, undefined, residuals?.(z.to(dtype), t, words)).to('f32');
+          const y = isStacked
+            ? network.forward(x, t, words)
+            : network.forward(x, t, words, undefined, residuals?.(z.to(dtype), t, words));
+          return y.to('f32');
         }),
       );
   }

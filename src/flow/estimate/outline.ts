@@ -8,8 +8,8 @@ import type { SamplingDefaults } from '../pipelines/options.ts';
 /** A model without its weights. */
 export interface ModelOutline {
   name: string;
-  /** 'refiner' goes over images in the way of SDXL's refiner, the others make them of noise. */
-  kind: 'unet' | 'refiner';
+  /** 'stacked' are two U-Nets in a row; 'refiner' goes over images in the way of SDXL's, the others make them of noise. */
+  kind: 'unet' | 'stacked' | 'refiner';
   textEncoder: Partial<CLIPTextConfig>;
   vae: Partial<VAEConfig>;
   network: Partial<UNetConfig>;
@@ -55,6 +55,7 @@ export const builtIn: Record<string, ModelOutline> = {
     defaults: { steps: 25, guidanceScale: 5 },
   },
   'instaflow-0.9b': { ...sd, name: 'InstaFlow-0.9B', defaults: { steps: 1, guidanceScale: 1 } },
+  'instaflow-1.7b': { ...sd, name: 'InstaFlow-1.7B', kind: 'stacked', defaults: { steps: 1, guidanceScale: 1 } },
   'sdxl-refiner': {
     name: 'SDXL refiner 1.0',
     kind: 'refiner',

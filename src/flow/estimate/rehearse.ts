@@ -8,6 +8,7 @@ import { paperDevice } from '../../kernels/paper.ts';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
 import { ControlNetModel } from '../../nn/models/controlnet.ts';
 import type { ControlNetConfig } from '../../nn/models/controlnet-config.ts';
+import { StackedUNet } from '../../nn/models/stacked-unet.ts';
 import { parametersAs } from '../../nn/module.ts';
 import type { Module } from '../../nn/module.ts';
 import { currentGpu, useGpu } from '../../tensor/index.ts';
@@ -103,7 +104,9 @@ async function onPaper(paper: Gpu, outline: ModelOutline, plan: Plan): Promise<R
     const projection = outline.kind === 'refiner';
     const [textEncoder, textSize] = make(() => new CLIPTextModel(outline.textEncoder, { projection }));
     const [vae, vaeSize] = make(() => new AutoencoderKL(outline.vae));
-    const [network, networkSize] = make(() => new UNet2DConditionModel(outline.network));
+    const [network, networkSize] = make(() =>
+      outline.kind === 'stacked' ? new StackedUNet(outline.network) : new UNet2DConditionModel(outline.network),
+    );
     const controls = (plan.controls ?? []).map((config) => make(() => new ControlNetModel(config)));
     const log = new Log(paper);
     log.during('text', textEncoder, 'forward');
@@ -149,7 +152,7 @@ const tokenizer = (length: number) => ({
 interface Parts {
   textEncoder: CLIPTextModel;
   vae: AutoencoderKL;
-  network: UNet2DConditionModel;
+  network: UNet2DConditionModel | StackedUNet;
   controls: ControlNetModel[];
 }
 
@@ -167,7 +170,7 @@ function run(outline: ModelOutline, plan: Plan, { textEncoder, vae, network, ...
   const prompts = Array<string>(count).fill('anything');
   const asked = { prompts, seeds: 0, steps, guidanceScale, batchSize, scheduler, height, width };
   const image = new Float32Array(height * width * 3);
-  if (outline.kind === 'refiner') {
+  if (outline.kind === 'refiner' && network instanceof UNet2DConditionModel) {
     const refiner = new RefinerPipeline({ ...common, network, scheduler: outline.scheduler! });
     const images = new Float32Array(count * image.length);
     return refiner.refine({ ...asked, images, strength });
