@@ -7,6 +7,8 @@ export type { TransformerOptions } from './nn/layers/transformer.ts';
 export { ControlNetModel } from './nn/models/controlnet.ts';
 export type { ControlOptions } from './nn/models/controlnet.ts';
 export type { ControlNetConfig } from './nn/models/controlnet-config.ts';
+export { StackedUNet } from './nn/models/stacked-unet.ts';
+export type { StackedUNetPart } from './nn/models/stacked-unet.ts';
 export { attachLoras, mergeLoras } from './nn/lora-apply.ts';
 export type { AppliedLoras, ScaledLora } from './nn/lora-apply.ts';
 export { LoraError } from './nn/lora-error.ts';

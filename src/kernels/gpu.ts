@@ -85,7 +85,7 @@ export class Gpu {
     return Gpu.on(await openDevice(options), options);
   }
 
-  /** Work on a device that is open already, or on one that is not real: see paper.ts. */
+  /** @internal Work on a device that is open already, or on one that is not real: see paper.ts. */
   static on({ adapter, device, capabilities, limits, toggles }: Opened, options: DeviceOptions = {}): Gpu {
     return new Gpu(adapter, device, capabilities, limits, toggles, options);
   }

@@ -32,18 +32,14 @@ export class ModelFolderError extends Error {
 export const weightsFile = { text_encoder: 'model.safetensors', other: 'diffusion_pytorch_model.safetensors' };
 const fileOf = (part: string): string => (part === 'text_encoder' ? weightsFile.text_encoder : weightsFile.other);
 
-/** Which weights are read, and how they are kept. */
-interface Stored {
-  /** Prefer such weights, as fp16. */
-  variant?: string;
-  /** 'f16' takes half the memory. */
-  dtype?: 'f32' | 'f16';
-}
-
-/** Open a model for sampling. Only the networks named in `networks` are read. */
+/** Open a model for sampling. Only the networks named in `networks` are read, `variant` prefers such weights, as fp16. */
 export async function openModelFolder(
   folder: string,
-  { networks = ['unet'], variant, dtype }: { networks?: readonly NetworkName[] } & Stored = {},
+  {
+    networks = ['unet'],
+    variant,
+    dtype,
+  }: { networks?: readonly NetworkName[]; variant?: string; dtype?: 'f32' | 'f16' } = {},
 ): Promise<Pipeline> {
   const info = await stat(folder).catch(() => undefined);
   if (!info?.isDirectory())
@@ -95,7 +91,7 @@ export async function openModule<M extends Module>(
   folder: string,
   part: string,
   make: (config: any) => M,
-  { variant, dtype = 'f32' }: Stored = {},
+  { variant, dtype = 'f32' }: { variant?: string; dtype?: 'f32' | 'f16' } = {},
 ): Promise<M> {
   const config = await readJson(join(folder, part, 'config.json'));
   const source = await findWeights(join(folder, part), { variant })
