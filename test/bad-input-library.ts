@@ -256,6 +256,7 @@ export const exempt: Record<string, string> = {
   ClipTokenizer: 'takes files and texts; test/tokenizer.test.ts',
   Pipeline: 'takes whole models; test/pipeline.test.ts',
   ControlNetModel: 'test/controlnet.test.ts',
+  StackedUNet: 'test/nn-stacked-unet.test.ts',
   Lora: 'made by readLora and newLora; test/lora.test.ts',
   LoraError: 'an error',
   newLora: 'takes whole models; test/lora.test.ts',
