@@ -87,8 +87,7 @@ export class Tensor {
 
   /** Hold this array from now on; the one before and the gradient are freed. For weights as they are loaded. */
   replace(array: GpuArray): void {
-    if (array.shape.join() !== this.shape.join())
-      throw shapeError('replace', 'shapes differ', { tensor: this, array });
+    if (array.shape.join() !== this.shape.join()) throw shapeError('replace', 'shapes differ', { tensor: this, array });
     this.#array.dispose();
     this.#array = array;
     this.grad?.dispose();
