@@ -11,6 +11,7 @@ import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../src/nn/in
 import { init } from '../src/tensor/index.ts';
 import { openWeights } from '../src/tensor/io/weights-node.ts';
 import { assertClose } from './check-op.ts';
+import { collectGarbage } from './garbage.ts';
 import { randoms } from './randoms.ts';
 import { torchFile } from './torch-writer.ts';
 import type { SavedTensor } from './torch-writer.ts';
@@ -88,9 +89,10 @@ const draw = async (pipeline: Pipeline, options: object = {}) => {
   pipeline.dispose();
   return result;
 };
-const refuses = async (promise: Promise<unknown>, message: RegExp) => {
+const refuses = async (open: () => Promise<unknown>, message: RegExp) => {
+  await collectGarbage();
   const before = gpu.memory().arrays;
-  const error = await promise.then(
+  const error = await open().then(
     () => undefined,
     (e: Error) => e,
   );
@@ -188,26 +190,26 @@ test("the refiner from its folder goes over another model's picture", async () =
   assert.equal([refined.sampler, refined.evaluations], ['Euler', 3]);
   assert.ok(refined.images.every(Number.isFinite));
   pipeline.dispose();
-  await refuses(openModel(model), /Stable Diffusion XL's refiner\n.*--refiner/);
-  await refuses(openRefiner(sd), /not Stable Diffusion XL's refiner, but a model of the family sd1/);
+  await refuses(() => openModel(model), /Stable Diffusion XL's refiner\n.*--refiner/);
+  await refuses(() => openRefiner(sd), /not Stable Diffusion XL's refiner, but a model of the family sd1/);
 });
 
 test('what is missing or broken is named, and nothing stays on the GPU', async () => {
-  await refuses(openModel(at('none')), /none: no such file or folder/);
+  await refuses(() => openModel(at('none')), /none: no such file or folder/);
   await cp(sd, at('lame'), { recursive: true });
   await rm(at('lame', 'tokenizer'), { recursive: true });
   await rm(at('tokenizer'), { recursive: true, force: true });
   await refuses(
-    openModel(at('lame')),
+    () => openModel(at('lame')),
     /no tokenizer with it\n {2}looked for .*lame.tokenizer.merges\.txt[\s\S]*--tokenizer/,
   );
   const pipeline = await openModel(at('lame'), { tokenizer: 'test/data/golden/tok/synthetic' });
   pipeline.dispose();
   await writeJson(at('lame', 'unet', 'config.json'), { ...unet, block_out_channels: [32, 32] });
   const options = { tokenizer: 'test/data/golden/tok/synthetic' };
-  await refuses(openModel(at('lame'), options), /diffusion_pytorch_model\.safetensors: /);
+  await refuses(() => openModel(at('lame'), options), /diffusion_pytorch_model\.safetensors: /);
   await rm(at('lame', 'vae'), { recursive: true });
-  await refuses(openModel(at('lame'), options), /is not a whole model\n {2}missing: vae/);
+  await refuses(() => openModel(at('lame'), options), /is not a whole model\n {2}missing: vae/);
 });
 
 test.run();

@@ -14,6 +14,7 @@ import { StackedUNet } from '../src/nn/models/stacked-unet.ts';
 import { ClipTokenizer } from '../src/nn/tokenizer.ts';
 import { init, noGrad, scope, tensor } from '../src/tensor/index.ts';
 import { assertClose } from './check-op.ts';
+import { collectGarbage } from './garbage.ts';
 import { randoms } from './randoms.ts';
 
 const test = suite('pipeline');
@@ -273,6 +274,7 @@ test('sampling leaves no arrays behind, also when it is stopped', async () => {
   const stop = new AbortController();
   const options: SampleOptions = { prompts, seeds: 1, steps: 3, onPreview() {}, image, strength: 0.7 };
   await pipeline.sample(options);
+  await collectGarbage();
   const before = gpu.memory().arrays;
   await pipeline.sample(options);
   const error = await pipeline
