@@ -8,6 +8,7 @@ import type { Tensor } from '../src/tensor/index.ts';
 import { opOf, training } from './calls.ts';
 import { checkGradients, checkResult, clearGradients } from './check.ts';
 import type { Line } from './measure.ts';
+import { opLines } from './ops.ts';
 import { bytesOf, flopOf, MODELS, operandsOf, sizeOf, WORKS } from './work.ts';
 import type { Kind, Work, WorkOf } from './work.ts';
 
@@ -20,6 +21,7 @@ export const PARTS: Record<string, () => Line[]> = {
   emoji: () => linesOf(MODELS.emoji),
   unet: () => linesOf(MODELS.unet),
   vae: () => linesOf(MODELS.vae),
+  ops: opLines,
   training: () => [...kinds('train').map((work) => trainingLine(work as WorkOf<'train'>)), teacherLine()],
 };
 

@@ -6,9 +6,11 @@ import { processorSlug, slug } from '../bench/machine.ts';
 import { measure } from '../bench/measure.ts';
 import { ALL_PARTS, bench, textOf } from '../bench/report.ts';
 import type { Report } from '../bench/report.ts';
+import { OPS, opLines } from '../bench/ops.ts';
 import { PARTS } from '../bench/suite.ts';
 import { flopOf, operandsOf, WORKS } from '../bench/work.ts';
 import type { Work, WorkOf } from '../bench/work.ts';
+import * as functions from '../src/tensor/functions/index.ts';
 import { init, keep, tensor } from '../src/tensor/index.ts';
 
 const test = suite('bench');
@@ -51,7 +53,7 @@ test('a line that is wrong stops the bench, and one that is too long is left out
 
 test('every part runs within a small budget, and its report is JSON', async () => {
   const printed: string[] = [];
-  const parts = ALL_PARTS.filter((part) => part !== 'training'); // the soak trains
+  const parts = ALL_PARTS.filter((part) => part !== 'training' && part !== 'ops'); // the soak trains; ops have a test
   const options = { parts, seconds: 0.02, longest: 4, soakSteps: 12 };
   const whole = await bench({ ...options, print: (text) => printed.push(text) });
   const report = JSON.parse(JSON.stringify(whole)) as Report;
@@ -68,6 +70,23 @@ test('every part runs within a small budget, and its report is JSON', async () =
   const text = textOf(report);
   for (const { name } of [...results, ...report.overhead!, ...report.soak!]) assert.ok(text.includes(name), name);
   assert.ok(printed.length > results.length);
+});
+
+test('every function of tensors has a line, and what a line computes is checked', async () => {
+  const lines = Object.keys({ ...OPS, matmul: 0, linear: 0, conv2d: 0, attention: 0, groupNorm: 0 });
+  const views = ['reshape']; // moves nothing
+  const has = (name: string) => lines.some((line) => new RegExp(`^${name}\\b`).test(line)) || views.includes(name);
+  assert.equal(
+    Object.keys(functions).filter((name) => !has(name) && name !== 'scaledDotProductAttention'),
+    [],
+  );
+  const wanted = ['gelu', 'add, a row', 'where', 'split', 'gather', 'mean over columns'];
+  for (const line of opLines().filter(({ name }) => wanted.some((start) => name.startsWith(start)))) {
+    const { check, dispose } = line.prepare();
+    await check();
+    assert.ok(line.bytes! > 0);
+    dispose();
+  }
 });
 
 test('a product beside the bare kernel', async () => {
