@@ -255,6 +255,19 @@ test('a LoRA on a pipeline changes its pictures until it is removed', async () =
   lora.dispose();
 });
 
+test('tiles: one that holds the image changes nothing, small ones little but for memory', async () => {
+  const options: SampleOptions = { prompts: ['a cat'], seeds: 4, steps: 2, height: 32, width: 48, strength: 0.5 };
+  options.image = randoms(32 * 48 * 3, 6, [-1, 1]);
+  const whole = await pipeline.sample(options);
+  assert.equal((await pipeline.sample({ ...options, vaeTile: 64 })).images, whole.images);
+  const tiled = await pipeline.sample({ ...options, vaeTile: 16 });
+  assert.is(tiled.images.length, whole.images.length);
+  const distance = (a: Float32Array, b: Float32Array) => Math.hypot(...a.map((v, i) => v - b[i]));
+  assert.ok(distance(tiled.images, whole.images) > 0);
+  assert.ok(distance(tiled.images, whole.images) < 0.5 * Math.hypot(...whole.images));
+  assert.match(String(await pipeline.sample({ ...options, vaeTile: 15 }).catch((e: Error) => e)), /tile/);
+});
+
 test('previews are what the network believes in, and become the image', async () => {
   const previews: Float32Array[] = [];
   const result = await flow.sample({

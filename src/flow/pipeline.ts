@@ -154,7 +154,9 @@ export class Pipeline {
         evaluations = solved.evaluations;
         return (await solved.latents.read()) as Float32Array;
       });
-      const decoded = await clock.time('decoder', () => decodeLatents(vae, latents, [part.length, ...shape]));
+      const decoded = await clock.time('decoder', () =>
+        decodeLatents(vae, latents, [part.length, ...shape], options.vaeTile),
+      );
       ({ height, width } = decoded);
       results.push({ images: decoded.images, latents });
     }
@@ -238,7 +240,7 @@ export class Pipeline {
 
   /** Noise; or the image with noise, from the step that strength says. Draws in the order of diffusers. */
   async #begin(
-    { noise, image, mask, strength, steps, which = 'unet' }: SampleOptions & { steps: number },
+    { noise, image, mask, strength, steps, vaeTile, which = 'unet' }: SampleOptions & { steps: number },
     scheduler: Scheduler,
     noises: NoiseSource,
     first: number,
@@ -258,7 +260,7 @@ export class Pipeline {
     const sees = this.network(which).config.in_channels;
     const inpaints = mask !== undefined && sees === 2 * noises.shape[2] + 1;
     // A network made for inpainting begins with noise alone when nothing of the image is to stay.
-    const original = inpaints && amount === 1 ? undefined : await encodeImages(vae, images, noises.next());
+    const original = inpaints && amount === 1 ? undefined : await encodeImages(vae, images, noises.next(), vaeTile);
     const fresh = drawn();
     const sample =
       mask && amount === 1
@@ -270,7 +272,7 @@ export class Pipeline {
     const where = tensor(latentMask(masks, [H, W], noises.shape), [...shape.slice(0, 3), 1]);
     if (inpaints) {
       const hidden = pixels.map((value, i) => (masks[Math.floor(i / 3)] < 0.5 ? value : 0));
-      const rest = await encodeImages(vae, tensor(hidden, images.shape), noises.next());
+      const rest = await encodeImages(vae, tensor(hidden, images.shape), noises.next(), vaeTile);
       return { sample, start, beside: concat([where, rest]) };
     }
     const blend = (index: number, latents: Tensor): Tensor =>

@@ -32,6 +32,7 @@ export default command(
     batch_size: int(4, 'of them at once', { min: 1 }),
     guidance_scale: float(undefined, 'above 1 costs twice', { min: 0 }),
     scheduler: text(undefined, 'as for sample'),
+    vae_tile: int(undefined, 'as for sample', { min: 8 }),
     controlnet: additions.controlnet,
     dtype: choice('f32', ['f32', 'f16'], 'how weights and activations are kept'),
     memory: float(undefined, "GiB that the GPU has (a software adapter: the machine's free memory)", { min: 0 }),
@@ -43,9 +44,16 @@ export default command(
     const gpu = await init();
     try {
       const outline = await readOutline(await place(options.model), options.which, options.rectified_flow || undefined);
-      const { num, batch_size, guidance_scale, ...rest } = options;
+      const { num, batch_size, guidance_scale, vae_tile, ...rest } = options;
       const controls = await controlConfigs(options);
-      const plan = { ...rest, controls, count: num, batchSize: batch_size, guidanceScale: guidance_scale };
+      const plan = {
+        ...rest,
+        controls,
+        vaeTile: vae_tile,
+        count: num,
+        batchSize: batch_size,
+        guidanceScale: guidance_scale,
+      };
       const need = await rehearse(outline, plan);
       const available = options.memory === undefined ? availableMemory(gpu) : options.memory * 2 ** 30;
       const expected = options.time ? await measureRates(need, { budget: options.budget }) : undefined;

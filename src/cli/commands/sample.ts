@@ -56,6 +56,7 @@ export default command(
     ...additions,
     from: text(undefined, 'a picture made before: repeat it, with what is given here changed'),
     batch_size: int(4, 'images at once', { min: 1 }),
+    vae_tile: int(undefined, 'encode and decode by overlapping tiles of so many pixels: less memory', { min: 8 }),
     preview: int(undefined, 'write what the network believes in after every so many steps', { min: 1 }),
     out: text('out', 'folder for the PNGs'),
     grid: flag(false, 'also one picture with all images'),
@@ -109,6 +110,7 @@ export default command(
         negativePrompt: asked.negative_prompt,
         scheduler: asked.scheduler,
         batchSize: options.batch_size,
+        vaeTile: options.vae_tile,
         ...size,
         image: options.image === undefined ? undefined : await readImage(options.image, size),
         mask: options.mask === undefined ? undefined : await readMask(options.mask, size),
@@ -127,6 +129,7 @@ export default command(
         const { images, height, width } = result;
         const negativePrompt = asked.negative_prompt;
         const refined = await refiner.refine({
+          vaeTile: options.vae_tile,
           prompts,
           seeds,
           negativePrompt,
@@ -179,7 +182,13 @@ export default command(
 
 /** What memory depends on. */
 const planOf = (
-  { dtype, batch_size, image, mask }: { dtype: 'f32' | 'f16'; batch_size: number; image?: string; mask?: string },
+  {
+    dtype,
+    batch_size,
+    vae_tile,
+    image,
+    mask,
+  }: { dtype: 'f32' | 'f16'; batch_size: number; vae_tile?: number; image?: string; mask?: string },
   {
     steps,
     guidance_scale,
@@ -191,7 +200,7 @@ const planOf = (
   count: number,
   controls: Plan['controls'],
 ): Plan => ({
-  ...{ count, batchSize: batch_size, dtype, steps, scheduler, height, width },
+  ...{ count, batchSize: batch_size, vaeTile: vae_tile, dtype, steps, scheduler, height, width },
   guidanceScale: guidance_scale,
   strength: image === undefined ? undefined : (strength ?? (mask ? 1 : 0.8)),
   mask: mask !== undefined,

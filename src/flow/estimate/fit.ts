@@ -58,6 +58,9 @@ export async function doesNotFit(
   return new DoesNotFitError([...lines, ...ways.map((way) => `  ${way}`)].join('\n'));
 }
 
+/** Side of the tiles that are proposed. */
+const TILE = 256;
+
 /** Flags that make it fit, and what it takes with them. */
 async function smaller(outline: ModelOutline, plan: Plan, need: Rehearsal, available?: number): Promise<string[]> {
   const found: string[] = [];
@@ -70,6 +73,8 @@ async function smaller(outline: ModelOutline, plan: Plan, need: Rehearsal, avail
   const several = Math.min(need.count, plan.batchSize ?? need.count) > 1;
   if (several) await attempt('--batch_size 1', { batchSize: 1 });
   if (need.dtype === 'f32') await attempt('--dtype f16', { dtype: 'f16' });
+  if (need.peakIn === 'decoder' && !plan.vaeTile && Math.max(need.height, need.width) > TILE)
+    await attempt(`--vae_tile ${TILE}`, { vaeTile: TILE });
   if (several && need.dtype === 'f32' && !found.length)
     await attempt('--batch_size 1 --dtype f16', { batchSize: 1, dtype: 'f16' });
   for (let { height, width } = need; Math.min(height, width) >= 128;) {

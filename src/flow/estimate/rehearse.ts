@@ -38,6 +38,8 @@ export interface Plan {
   height?: number;
   width?: number;
   scheduler?: string;
+  /** Side of the autoencoder's tiles in pixels. */
+  vaeTile?: number;
   /** How weights and activations are kept. */
   dtype?: 'f32' | 'f16';
   /** Begin with an image, at this strength. */
@@ -110,7 +112,7 @@ async function onPaper(paper: Gpu, outline: ModelOutline, plan: Plan): Promise<R
     const controls = (plan.controls ?? []).map((config) => make(() => new ControlNetModel(config)));
     const log = new Log(paper);
     log.during('text', textEncoder, 'forward');
-    log.during('encoder', vae, 'encode');
+    log.during('encoder', vae, 'moments');
     log.during('decoder', vae, 'decode');
     const result = await run(outline, plan, { textEncoder, vae, network, controls: controls.map(([net]) => net) });
     const controlSize = {
@@ -157,7 +159,7 @@ interface Parts {
 }
 
 function run(outline: ModelOutline, plan: Plan, { textEncoder, vae, network, ...parts }: Parts): Promise<SampleResult> {
-  const { count = 1, batchSize, scheduler, strength } = plan;
+  const { count = 1, batchSize, scheduler, strength, vaeTile } = plan;
   const { steps = outline.defaults.steps, guidanceScale = outline.defaults.guidanceScale } = plan;
   const side = network.config.sample_size * vae.factor;
   const { height = side, width = side } = plan;
@@ -168,7 +170,7 @@ function run(outline: ModelOutline, plan: Plan, { textEncoder, vae, network, ...
     );
   const common = { textEncoder, vae, tokenizer: tokenizer(textEncoder.config.max_position_embeddings) };
   const prompts = Array<string>(count).fill('anything');
-  const asked = { prompts, seeds: 0, steps, guidanceScale, batchSize, scheduler, height, width };
+  const asked = { prompts, seeds: 0, steps, guidanceScale, batchSize, scheduler, height, width, vaeTile };
   const image = new Float32Array(height * width * 3);
   if (outline.kind === 'refiner' && network instanceof UNet2DConditionModel) {
     const refiner = new RefinerPipeline({ ...common, network, scheduler: outline.scheduler! });

@@ -59,7 +59,7 @@ export async function denoise(
     first,
     blend,
     ...options
-  }: Pick<DenoiseOptions, 'eta' | 'onStep' | 'onPreview' | 'previewSteps' | 'signal'> & {
+  }: Pick<DenoiseOptions, 'eta' | 'vaeTile' | 'onStep' | 'onPreview' | 'previewSteps' | 'signal'> & {
     start?: number;
     noises: NoiseSource;
     vae: AutoencoderKL;
@@ -67,7 +67,7 @@ export async function denoise(
     blend?(index: number, latents: Tensor): Tensor;
   },
 ): Promise<{ latents: Tensor; evaluations: number }> {
-  const { eta, onStep, onPreview, previewSteps = 1, signal } = options;
+  const { eta, vaeTile, onStep, onPreview, previewSteps = 1, signal } = options;
   const steps = scheduler.timesteps.length - start;
   let evaluations = 0;
   let believed: Tensor | undefined;
@@ -92,7 +92,7 @@ export async function denoise(
         if (onPreview && believed && before && (report.index + 1) % previewSteps === 0) {
           using image = scheduler.predictOriginal(believed, timestep, before);
           const numbers = (await image.read()) as Float32Array;
-          await onPreview((await decodeLatents(vae, numbers, image.shape)).images, report);
+          await onPreview((await decodeLatents(vae, numbers, image.shape, vaeTile)).images, report);
         }
         await onStep?.(report);
         const next = blend?.(i, after);

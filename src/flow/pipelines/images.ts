@@ -1,5 +1,6 @@
 /** Images ↔ latents at the scale that networks work at. */
 import type { AutoencoderKL } from '../../nn/index.ts';
+import { decodeTiled, encodeTiled } from '../../nn/models/vae-tiles.ts';
 import { noGrad, scope, tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { scaleLatents, unscaleLatents } from '../latents.ts';
@@ -11,6 +12,7 @@ export async function decodeLatents(
   vae: AutoencoderKL,
   latents: Float32Array,
   shape: readonly number[],
+  tile?: number,
 ): Promise<{ images: Float32Array; height: number; width: number }> {
   const channels = shape.at(-1)!;
   const scaled = unscaleLatents(latents, channels, vae.config as LatentScale);
@@ -24,7 +26,10 @@ export async function decodeLatents(
   for (let from = 0; from < count; from += together) {
     const n = Math.min(together, count - from);
     using image = noGrad(() =>
-      scope(() => vae.decode(tensor(itemsOf(scaled, scaled.length / count, from, from + n), [n, ...each], { dtype }))),
+      scope(() => {
+        const z = tensor(itemsOf(scaled, scaled.length / count, from, from + n), [n, ...each], { dtype });
+        return tile ? decodeTiled(vae, z, { tile }) : vae.decode(z);
+      }),
     );
     [, height, width] = image.shape;
     parts.push((await image.read()) as Float32Array);
@@ -36,7 +41,7 @@ export async function decodeLatents(
 const TOGETHER = 64 * 512;
 
 /** Images [B, H, W, 3] → latents [B, h, w, C], drawn from the encoder's Gaussians with `noise`. */
-export async function encodeImages(vae: AutoencoderKL, images: Tensor, noise: Tensor): Promise<Tensor> {
+export async function encodeImages(vae: AutoencoderKL, images: Tensor, noise: Tensor, tile?: number): Promise<Tensor> {
   const [count, , , channels] = noise.shape;
   const size = images.size / count;
   const all = (await images.read()) as Float32Array;
@@ -48,7 +53,7 @@ export async function encodeImages(vae: AutoencoderKL, images: Tensor, noise: Te
         const { dtype } = vae.quant_conv.weight;
         const image = tensor(all.subarray(i * size, (i + 1) * size), [1, ...images.shape.slice(1)], { dtype });
         const own = tensor(itemsOf(drawn, drawn.length / count, i, i + 1), [1, ...noise.shape.slice(1)]);
-        return vae.sample(vae.encode(image), own);
+        return vae.sample(tile ? encodeTiled(vae, image, { tile }) : vae.encode(image), own);
       }),
     );
     parts.push((await latents.read()) as Float32Array);

@@ -43,6 +43,8 @@ export interface DenoiseOptions {
   eta?: number;
   /** Images at once. */
   batchSize?: number;
+  /** Encode and decode by overlapping tiles with sides of so many pixels: less memory, nearly the same image. */
+  vaeTile?: number;
   /** Called after every step, before the next. */
   onStep?(report: SampleStep): void | Promise<void>;
   /** Called every `previewSteps` steps (1) with the images that the network believes in: [B, H, W, 3] in −1 … 1. */

@@ -86,7 +86,9 @@ export class RefinerPipeline {
         evaluations = solved.evaluations;
         return (await solved.latents.read()) as Float32Array;
       });
-      const decoded = await clock.time('decoder', () => decodeLatents(vae, latents, [last - first, ...shape]));
+      const decoded = await clock.time('decoder', () =>
+        decodeLatents(vae, latents, [last - first, ...shape], options.vaeTile),
+      );
       results.push({ images: decoded.images, latents });
     }
     return {
@@ -159,7 +161,7 @@ export class RefinerPipeline {
     };
     const original = latents
       ? take(latents, noises.shape)
-      : await encodeImages(this.parts.vae, take(images!, [height, width, 3]), noises.next());
+      : await encodeImages(this.parts.vae, take(images!, [height, width, 3]), noises.next(), options.vaeTile);
     if (denoisingStart === undefined) {
       const start = startOf(options.steps ?? 50, strength);
       return { start, sample: scheduler.addNoise(original, noises.next(), scheduler.timesteps[start]) };
