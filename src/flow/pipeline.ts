@@ -11,9 +11,10 @@ import { guided } from './guidance.ts';
 import type { ConditionalNetwork } from './guidance.ts';
 import { latentSize } from './latents.ts';
 import type { LatentShape } from './latents.ts';
-import { concatenate, itemsOf } from './pipelines/arrays.ts';
+import { itemsOf } from './pipelines/arrays.ts';
 import { chooseScheduler, samplerName } from './pipelines/choose-scheduler.ts';
-import { Clock, denoise, seedsOf, startOf } from './pipelines/denoise.ts';
+import { Clock, denoise, seedsOf, startOf, together } from './pipelines/denoise.ts';
+import type { Drawn } from './pipelines/denoise.ts';
 import { decodeLatents, encodeImages, latentMask } from './pipelines/images.ts';
 import { NoiseSource } from './pipelines/noise.ts';
 import { PromptError } from './pipelines/options.ts';
@@ -121,7 +122,7 @@ export class Pipeline {
     if (typeof negative !== 'string' && negative.length !== prompts.length)
       throw new PromptError(`${negative.length} negative prompts for ${prompts.length} prompts`);
     using scheduler = chooseScheduler(this.parts.scheduler ?? { _class_name: 'RectifiedFlow' }, options.scheduler);
-    const results: { images: Float32Array; latents: Float32Array }[] = [];
+    const results: Drawn[] = [];
     const warnings = new Set<string>();
     let [evaluations, height, width] = [0, 0, 0];
     for (let first = 0; first < prompts.length; first += batchSize) {
@@ -160,9 +161,7 @@ export class Pipeline {
       ({ height, width } = decoded);
       results.push({ images: decoded.images, latents });
     }
-    return {
-      images: concatenate(results.map((r) => r.images)),
-      latents: concatenate(results.map((r) => r.latents)),
+    return together(results, clock, {
       count: prompts.length,
       height,
       width,
@@ -171,9 +170,8 @@ export class Pipeline {
       guidanceScale,
       sampler: samplerName(scheduler),
       evaluations,
-      timings: clock.stop(),
-      warnings: [...warnings],
-    };
+      warnings,
+    });
   }
 
   /** Free the weights of all parts. */

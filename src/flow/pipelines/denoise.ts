@@ -3,10 +3,11 @@ import type { AutoencoderKL } from '../../nn/index.ts';
 import { currentGpu, keep } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import type { Denoiser, Scheduler } from '../schedulers/index.ts';
+import { concatenate } from './arrays.ts';
 import { decodeLatents } from './images.ts';
 import type { NoiseSource } from './noise.ts';
 import { PromptError } from './options.ts';
-import type { DenoiseOptions, Timings } from './options.ts';
+import type { DenoiseOptions, SampleResult, Timings } from './options.ts';
 
 /** One seed for each image. @throws PromptError when there are more or fewer, or one is no seed */
 export function seedsOf(seeds: number | readonly number[], count: number): number[] {
@@ -45,6 +46,27 @@ export class Clock {
     this.timings.total = (performance.now() - this.#start) / 1000;
     return this.timings;
   }
+}
+
+/** What one batch became. */
+export interface Drawn {
+  images: Float32Array;
+  latents: Float32Array;
+}
+
+/** All batches as one result. */
+export function together(
+  batches: readonly Drawn[],
+  clock: Clock,
+  rest: Omit<SampleResult, 'images' | 'latents' | 'timings' | 'warnings'> & { warnings: Iterable<string> },
+): SampleResult {
+  return {
+    images: concatenate(batches.map(({ images }) => images)),
+    latents: concatenate(batches.map(({ latents }) => latents)),
+    ...rest,
+    warnings: [...rest.warnings],
+    timings: clock.stop(),
+  };
 }
 
 /** Run the steps from `start` on. `blend` may replace the latents after each. @returns new latents, and how often the network was asked */

@@ -6,9 +6,9 @@ import type { Tensor } from '../../tensor/index.ts';
 import { guided } from '../guidance.ts';
 import type { LatentShape } from '../latents.ts';
 import type { Scheduler } from '../schedulers/index.ts';
-import { concatenate } from './arrays.ts';
 import { chooseScheduler, samplerName } from './choose-scheduler.ts';
-import { Clock, denoise, seedsOf, startOf } from './denoise.ts';
+import { Clock, denoise, seedsOf, startOf, together } from './denoise.ts';
+import type { Drawn } from './denoise.ts';
 import { decodeLatents, encodeImages } from './images.ts';
 import { NoiseSource } from './noise.ts';
 import { PromptError } from './options.ts';
@@ -57,7 +57,7 @@ export class RefinerPipeline {
     const shape = this.#shapeOf(options);
     const seeds = seedsOf(options.seeds, prompts.length);
     using scheduler = chooseScheduler(own, options.scheduler);
-    const results: { images: Float32Array; latents: Float32Array }[] = [];
+    const results: Drawn[] = [];
     const warnings = new Set<string>();
     let evaluations = 0;
     for (let first = 0; first < prompts.length; first += batchSize) {
@@ -91,9 +91,7 @@ export class RefinerPipeline {
       );
       results.push({ images: decoded.images, latents });
     }
-    return {
-      images: concatenate(results.map((r) => r.images)),
-      latents: concatenate(results.map((r) => r.latents)),
+    return together(results, clock, {
       count: prompts.length,
       height,
       width,
@@ -102,9 +100,8 @@ export class RefinerPipeline {
       guidanceScale,
       sampler: samplerName(scheduler),
       evaluations,
-      timings: clock.stop(),
-      warnings: [...warnings],
-    };
+      warnings,
+    });
   }
 
   /** Texts → [N, T, D] of the last layer but one, and a vector for each whole text: [N, P]. */
