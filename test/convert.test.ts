@@ -24,6 +24,7 @@ import { findWeights, openWeights } from '../src/tensor/io/weights-node.ts';
 import type { Dtype } from '../src/tensor/io/safetensors.ts';
 import { byteLength, type WeightSource } from '../src/tensor/io/weights.ts';
 import { testGpu } from './check-op.ts';
+import { refuses } from './refuses.ts';
 import { torchFile, type SavedTensor } from './torch-writer.ts';
 
 const test = suite('convert');
@@ -31,14 +32,6 @@ const folder = await mkdtemp(join(tmpdir(), 'rectiflow-test-'));
 test.before(async () => void useGpu(await testGpu()));
 test.after(() => rm(folder, { recursive: true }));
 const at = (...names: string[]) => join(folder, ...names);
-
-const refuses = async (promise: Promise<unknown>, message: RegExp) => {
-  const error = await promise.then(
-    () => undefined,
-    (e: Error) => e,
-  );
-  assert.match(error?.message ?? 'no error', message);
-};
 
 const unet = {
   block_out_channels: [16, 24],

@@ -42,7 +42,20 @@ test('a rule that gives other numbers is noticed', async () => {
 });
 
 const golden = await Golden.open('test/data/golden');
-for (const group of ['frechet', 'optim', 'op', 'train', 'lpips', 'sched', 'pipe', 'unet', 'vae', 'clip', 'keys', 'full']) {
+for (const group of [
+  'frechet',
+  'optim',
+  'op',
+  'train',
+  'lpips',
+  'sched',
+  'pipe',
+  'unet',
+  'vae',
+  'clip',
+  'keys',
+  'full',
+]) {
   test(`PyTorch's numbers: ${group}`, async () => {
     const { results } = await verify(
       golden,

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { refuses } from './refuses.ts';
 import { memoryBytes, type Bytes } from '../src/tensor/io/bytes.ts';
 import { unpickle } from '../src/tensor/io/pickle.ts';
 import { torchGlobals } from '../src/tensor/io/torch-globals.ts';
@@ -18,14 +19,6 @@ const want = JSON.parse(readFileSync(`${folder}/tensors.json`, 'utf8')) as Recor
   string,
   { dtype: string; shape: number[]; bytes: string }
 >;
-
-const refuses = async (promise: Promise<unknown>, message: RegExp) => {
-  const error = await promise.then(
-    () => undefined,
-    (e: Error) => e,
-  );
-  assert.match(error?.message ?? 'no error', message);
-};
 
 for (const file of ['zip.pt', 'legacy.bin']) {
   test(`${file} of PyTorch is read bit for bit: every dtype, transposed, shared, channels-last, expanded`, async () => {

@@ -13,6 +13,7 @@ import { findWeights, openWeights, saveShards, saveWeights } from '../src/tensor
 import { castBytes, readFloat32, type WeightSource } from '../src/tensor/io/weights.ts';
 import type { HostTensor } from '../src/tensor/io/safetensors.ts';
 import { testGpu } from './check-op.ts';
+import { refuses } from './refuses.ts';
 import { tinyUNet } from './tiny-unet.ts';
 import { torchFile } from './torch-writer.ts';
 
@@ -22,13 +23,6 @@ test.before(async () => void useGpu(await testGpu()));
 test.after(() => rm(folder, { recursive: true }));
 const at = (...names: string[]) => join(folder, ...names);
 
-const refuses = async (promise: Promise<unknown>, message: RegExp) => {
-  const error = await promise.then(
-    () => undefined,
-    (e: Error) => e,
-  );
-  assert.match(error?.message ?? 'no error', message);
-};
 const counted = (n: number) => Float32Array.from({ length: n }, (_, i) => i / 8 - 3);
 const tensors: Record<string, HostTensor> = {
   a: { shape: [4, 3], data: counted(12) },

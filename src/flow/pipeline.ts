@@ -1,4 +1,5 @@
 /** Text (and image) → image: tokenizer, text encoder, denoising network, decoder. No files here; see recipe/model-folder.ts. */
+import { defined } from '../tensor/defined.ts';
 import type { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../nn/index.ts';
 import type { ClipTokenizer } from '../nn/tokenizer.ts';
 import { StackedUNet } from '../nn/models/stacked-unet.ts';
@@ -12,11 +13,10 @@ import type { ConditionalNetwork } from './guidance.ts';
 import { latentSize } from './latents.ts';
 import type { LatentShape } from './latents.ts';
 import { itemsOf } from './pipelines/arrays.ts';
-import { chooseScheduler, samplerName } from './pipelines/choose-scheduler.ts';
-import { Clock, denoise, seedsOf, startOf, together } from './pipelines/denoise.ts';
-import type { Drawn } from './pipelines/denoise.ts';
-import { decodeLatents, encodeImages, latentMask } from './pipelines/images.ts';
-import { NoiseSource } from './pipelines/noise.ts';
+import { chooseScheduler } from './pipelines/choose-scheduler.ts';
+import { denoise, drawBatches, seedsOf, startOf } from './pipelines/denoise.ts';
+import { encodeImages, latentMask } from './pipelines/images.ts';
+import type { NoiseSource } from './pipelines/noise.ts';
 import { PromptError } from './pipelines/options.ts';
 import type { NetworkName, SampleOptions, SampleResult, SampleStep, SamplingDefaults } from './pipelines/options.ts';
 import type { Scheduler } from './schedulers/index.ts';
@@ -110,7 +110,6 @@ export class Pipeline {
   async sample(options: SampleOptions): Promise<SampleResult> {
     const { prompts, which = 'unet', batchSize = 16 } = options;
     const { vae } = this.parts;
-    const clock = new Clock();
     if (prompts.length === 0) throw new PromptError('no prompt');
     if (prompts.some((prompt) => prompt.trim() === ''))
       throw new PromptError('the prompt is empty\n  say what to paint, such as "red apple"');
@@ -122,56 +121,32 @@ export class Pipeline {
     if (typeof negative !== 'string' && negative.length !== prompts.length)
       throw new PromptError(`${negative.length} negative prompts for ${prompts.length} prompts`);
     using scheduler = chooseScheduler(this.parts.scheduler ?? { _class_name: 'RectifiedFlow' }, options.scheduler);
-    const results: Drawn[] = [];
-    const warnings = new Set<string>();
-    let [evaluations, height, width] = [0, 0, 0];
-    for (let first = 0; first < prompts.length; first += batchSize) {
-      const part = prompts.slice(first, first + batchSize);
-      const last = first + part.length;
-      const latents = await scope(async () => {
-        const { text, nullText } = await clock.time('text', () => {
-          const encoded = this.encodePrompts(part);
-          encoded.warnings.forEach((warning) => warnings.add(warning));
-          const without = part.map((_, i) => (typeof negative === 'string' ? negative : negative[first + i]));
-          return { text: encoded.text, nullText: guidanceScale > 1 ? this.encodePrompts(without).text : undefined };
-        });
-        scheduler.setTimesteps(steps);
-        const noises = new NoiseSource(seeds.slice(first, last), shape);
-        const begin = await clock.time('encoder', () =>
-          this.#begin({ ...options, steps }, scheduler, noises, first, last),
-        );
-        let step = 0;
-        const residuals = options.controls?.length
-          ? this.#control(options, shape, first, last, scheduler.timesteps.length - begin.start, () => step)
-          : undefined;
-        const network = guided(this.conditional(which, begin.beside, residuals), text, nullText, guidanceScale);
-        const onStep = (report: SampleStep) => {
-          step = report.index + 1;
-          return options.onStep?.(report);
-        };
-        const solved = await clock.time('network', () =>
-          denoise(scheduler, network, begin.sample, { ...options, onStep, ...begin, noises, vae, first }),
-        );
-        evaluations = solved.evaluations;
-        return (await solved.latents.read()) as Float32Array;
+    const plan = { vae, shape, seeds, steps, scheduler, batchSize };
+    const result = await drawBatches(plan, options, async ({ first, last, noises, clock, warnings }) => {
+      const part = prompts.slice(first, last);
+      const { text, nullText } = await clock.time('text', () => {
+        const encoded = this.encodePrompts(part);
+        encoded.warnings.forEach((warning) => warnings.add(warning));
+        const without = part.map((_, i) => (typeof negative === 'string' ? negative : negative[first + i]));
+        return { text: encoded.text, nullText: guidanceScale > 1 ? this.encodePrompts(without).text : undefined };
       });
-      const decoded = await clock.time('decoder', () =>
-        decodeLatents(vae, latents, [part.length, ...shape], options.vaeTile),
+      const begin = await clock.time('encoder', () =>
+        this.#begin({ ...options, steps }, scheduler, noises, first, last),
       );
-      ({ height, width } = decoded);
-      results.push({ images: decoded.images, latents });
-    }
-    return together(results, clock, {
-      count: prompts.length,
-      height,
-      width,
-      seeds,
-      steps,
-      guidanceScale,
-      sampler: samplerName(scheduler),
-      evaluations,
-      warnings,
+      let step = 0;
+      const residuals = options.controls?.length
+        ? this.#control(options, shape, first, last, scheduler.timesteps.length - begin.start, () => step)
+        : undefined;
+      const network = guided(this.conditional(which, begin.beside, residuals), text, nullText, guidanceScale);
+      const onStep = (report: SampleStep) => {
+        step = report.index + 1;
+        return options.onStep?.(report);
+      };
+      return clock.time('network', () =>
+        denoise(scheduler, network, begin.sample, { ...options, onStep, ...begin, noises, vae, first }),
+      );
     });
+    return { ...result, guidanceScale };
   }
 
   /** Free the weights of all parts. */
@@ -282,7 +257,3 @@ export class Pipeline {
     return { sample, start, blend };
   }
 }
-
-/** Without the fields that are undefined, which would hide defaults. */
-const defined = <T extends object>(options: T): Partial<T> =>
-  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;

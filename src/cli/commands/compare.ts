@@ -1,3 +1,4 @@
+import { defined } from '../../tensor/defined.ts';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { currentGpu, init } from '../../tensor/index.ts';
@@ -230,6 +231,3 @@ function print({ prompt, seed }: Row, titles: string[], results: SampleResult[])
   ];
   for (const line of show.table(rows)) console.log(line);
 }
-
-const defined = <T extends object>(options: T): Partial<T> =>
-  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;

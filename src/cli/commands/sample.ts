@@ -1,3 +1,4 @@
+import { defined } from '../../tensor/defined.ts';
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import type { Gpu } from '../../kernels/index.ts';
@@ -262,10 +263,6 @@ function describeTimes({ timings, evaluations, count, steps, guidanceScale }: Sa
     `U-Net ${s(timings.network)}, decoder ${s(timings.decoder)}; loading ${s(loaded)}`
   );
 }
-
-/** Without the options that were not given. */
-const defined = <T extends object>(options: T): Partial<T> =>
-  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>;
 
 /** Name of a model in a picture's parameters: the last word of its path or id. */
 export const nameOf = (model: string): string => basename(resolve(model)).replace(/@.*/, '');

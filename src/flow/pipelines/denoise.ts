@@ -1,11 +1,13 @@
 /** The way from noise to latents: what all pipelines share. */
 import type { AutoencoderKL } from '../../nn/index.ts';
-import { currentGpu, keep } from '../../tensor/index.ts';
+import { currentGpu, keep, scope } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import type { Denoiser, Scheduler } from '../schedulers/index.ts';
+import type { LatentShape } from '../latents.ts';
 import { concatenate } from './arrays.ts';
+import { samplerName } from './choose-scheduler.ts';
 import { decodeLatents } from './images.ts';
-import type { NoiseSource } from './noise.ts';
+import { NoiseSource } from './noise.ts';
 import { PromptError } from './options.ts';
 import type { DenoiseOptions, SampleResult, Timings } from './options.ts';
 
@@ -48,23 +50,64 @@ export class Clock {
   }
 }
 
-/** What one batch became. */
-export interface Drawn {
-  images: Float32Array;
-  latents: Float32Array;
+/** One batch: its images are `first` … `last` − 1 of all, and `noises` draws for them. */
+export interface Batch {
+  first: number;
+  last: number;
+  noises: NoiseSource;
+  clock: Clock;
+  /** For what people should know, once each. */
+  warnings: Set<string>;
 }
 
-/** All batches as one result. */
-export function together(
-  batches: readonly Drawn[],
-  clock: Clock,
-  rest: Omit<SampleResult, 'images' | 'latents' | 'timings' | 'warnings'> & { warnings: Iterable<string> },
-): SampleResult {
+/** Batch after batch from noise to images. `draw` makes the latents of one, with the scheduler's timesteps set. */
+export async function drawBatches(
+  {
+    vae,
+    shape,
+    seeds,
+    steps,
+    scheduler,
+    batchSize,
+  }: {
+    vae: AutoencoderKL;
+    shape: LatentShape;
+    seeds: readonly number[];
+    steps: number;
+    scheduler: Scheduler;
+    batchSize: number;
+  },
+  { vaeTile }: DenoiseOptions,
+  draw: (batch: Batch) => Promise<{ latents: Tensor; evaluations: number }>,
+): Promise<Omit<SampleResult, 'guidanceScale'>> {
+  const clock = new Clock();
+  const warnings = new Set<string>();
+  const drawn: { images: Float32Array; latents: Float32Array }[] = [];
+  let [evaluations, height, width] = [0, 0, 0];
+  for (let first = 0; first < seeds.length; first += batchSize) {
+    const last = Math.min(first + batchSize, seeds.length);
+    const latents = await scope(async () => {
+      scheduler.setTimesteps(steps);
+      const noises = new NoiseSource(seeds.slice(first, last), shape);
+      const solved = await draw({ first, last, noises, clock, warnings });
+      evaluations = solved.evaluations;
+      return (await solved.latents.read()) as Float32Array;
+    });
+    const decoded = await clock.time('decoder', () => decodeLatents(vae, latents, [last - first, ...shape], vaeTile));
+    ({ height, width } = decoded);
+    drawn.push({ images: decoded.images, latents });
+  }
   return {
-    images: concatenate(batches.map(({ images }) => images)),
-    latents: concatenate(batches.map(({ latents }) => latents)),
-    ...rest,
-    warnings: [...rest.warnings],
+    images: concatenate(drawn.map(({ images }) => images)),
+    latents: concatenate(drawn.map(({ latents }) => latents)),
+    count: seeds.length,
+    height,
+    width,
+    seeds: [...seeds],
+    steps,
+    sampler: samplerName(scheduler),
+    evaluations,
+    warnings: [...warnings],
     timings: clock.stop(),
   };
 }

@@ -6,11 +6,10 @@ import type { Tensor } from '../../tensor/index.ts';
 import { guided } from '../guidance.ts';
 import type { LatentShape } from '../latents.ts';
 import type { Scheduler } from '../schedulers/index.ts';
-import { chooseScheduler, samplerName } from './choose-scheduler.ts';
-import { Clock, denoise, seedsOf, startOf, together } from './denoise.ts';
-import type { Drawn } from './denoise.ts';
-import { decodeLatents, encodeImages } from './images.ts';
-import { NoiseSource } from './noise.ts';
+import { chooseScheduler } from './choose-scheduler.ts';
+import { denoise, drawBatches, seedsOf, startOf } from './denoise.ts';
+import { encodeImages } from './images.ts';
+import type { NoiseSource } from './noise.ts';
 import { PromptError } from './options.ts';
 import type { DenoiseOptions, SampleResult } from './options.ts';
 
@@ -51,57 +50,33 @@ export class RefinerPipeline {
 
   /** @throws PromptError when prompts, images or sizes do not fit each other */
   async refine(options: RefineOptions): Promise<SampleResult> {
-    const { prompts, height, width, batchSize = 4, steps = 50, guidanceScale = 5 } = options;
+    const { prompts, batchSize = 4, steps = 50, guidanceScale = 5 } = options;
     const { vae, scheduler: own } = this.parts;
-    const clock = new Clock();
     const shape = this.#shapeOf(options);
     const seeds = seedsOf(options.seeds, prompts.length);
     using scheduler = chooseScheduler(own, options.scheduler);
-    const results: Drawn[] = [];
-    const warnings = new Set<string>();
-    let evaluations = 0;
-    for (let first = 0; first < prompts.length; first += batchSize) {
-      const last = Math.min(first + batchSize, prompts.length);
-      const latents = await scope(async () => {
-        const told = await clock.time('text', () => this.#conditions(options, first, last, warnings));
-        scheduler.setTimesteps(steps);
-        const noises = new NoiseSource(seeds.slice(first, last), shape);
-        const begin = await clock.time('encoder', () => this.#begin(options, scheduler, noises, first, last));
-        const { dtype } = this.parts.network.conv_in.weight;
-        const network = guided(
-          (z, t, text) =>
-            noGrad(() =>
-              scope(() => {
-                const added = z.shape[0] > last - first ? told.both : told.added;
-                return this.parts.network.forward(z.to(dtype), t, text.to(dtype), added).to('f32');
-              }),
-            ),
-          told.text,
-          guidanceScale > 1 ? told.without : undefined,
-          guidanceScale,
-        );
-        const solved = await clock.time('network', () =>
-          denoise(scheduler, network, begin.sample, { ...options, start: begin.start, noises, vae, first }),
-        );
-        evaluations = solved.evaluations;
-        return (await solved.latents.read()) as Float32Array;
-      });
-      const decoded = await clock.time('decoder', () =>
-        decodeLatents(vae, latents, [last - first, ...shape], options.vaeTile),
+    const { dtype } = this.parts.network.conv_in.weight;
+    const plan = { vae, shape, seeds, steps, scheduler, batchSize };
+    const result = await drawBatches(plan, options, async ({ first, last, noises, clock, warnings }) => {
+      const told = await clock.time('text', () => this.#conditions(options, first, last, warnings));
+      const begin = await clock.time('encoder', () => this.#begin(options, scheduler, noises, first, last));
+      const network = guided(
+        (z, t, text) =>
+          noGrad(() =>
+            scope(() => {
+              const added = z.shape[0] > last - first ? told.both : told.added;
+              return this.parts.network.forward(z.to(dtype), t, text.to(dtype), added).to('f32');
+            }),
+          ),
+        told.text,
+        guidanceScale > 1 ? told.without : undefined,
+        guidanceScale,
       );
-      results.push({ images: decoded.images, latents });
-    }
-    return together(results, clock, {
-      count: prompts.length,
-      height,
-      width,
-      seeds,
-      steps,
-      guidanceScale,
-      sampler: samplerName(scheduler),
-      evaluations,
-      warnings,
+      return clock.time('network', () =>
+        denoise(scheduler, network, begin.sample, { ...options, start: begin.start, noises, vae, first }),
+      );
     });
+    return { ...result, guidanceScale };
   }
 
   /** Texts → [N, T, D] of the last layer but one, and a vector for each whole text: [N, P]. */

@@ -1,6 +1,7 @@
 /** Models between layouts, dtypes and numbers of files, tensor by tensor: what `node cli convert` does. */
 import { cp, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { exists } from '../../tensor/io/files-node.ts';
 import { inferConfig, modelIndex, schedulerConfig } from '../../nn/single-file/configs.ts';
 import { currentKeys, isSingleFile, joinSingleFile, splitSingleFile } from '../../nn/single-file/model.ts';
 import type { PartName, Parts } from '../../nn/single-file/model.ts';
@@ -209,8 +210,6 @@ const tokenizerOf = (part: string): string => part.replace('text_encoder', 'toke
 async function writeNew(file: string, config: Record<string, unknown>): Promise<void> {
   if (!(await exists(file))) await writeJson(file, config);
 }
-
-const exists = async (path: string): Promise<boolean> => Boolean(await stat(path).catch(() => undefined));
 
 async function checkOutput(from: string, to: string, overwrite: boolean): Promise<void> {
   if (resolve(from) === resolve(to)) throw new ModelFolderError(`${to}: input and output are the same`);

@@ -1,6 +1,7 @@
 /** A model by what the user calls it: a path that exists, or an id of the hub. */
-import { readFile, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { exists } from '../../tensor/io/files-node.ts';
 import { CachedModel, HubError, HubModel, parseHubId, withSettings } from '../../tensor/io/hub-node.ts';
 import type { HubId, HubOptions } from '../../tensor/io/hub-node.ts';
 import { modelFiles, ModelFilesError } from './model-files.ts';
@@ -123,9 +124,3 @@ function parse(bytes: Uint8Array): Record<string, unknown> {
   }
   throw new ModelFilesError('its model_index.json is not what diffusers writes');
 }
-
-const exists = (path: string): Promise<boolean> =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );

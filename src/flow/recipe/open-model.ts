@@ -1,6 +1,7 @@
 /** A model that can draw, whichever way it lies on disk: a folder of this project or of diffusers, or one file. */
-import { readdir, stat } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { exists } from '../../tensor/io/files-node.ts';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
 import type { StateDict } from '../../nn/index.ts';
 import { deltaParts } from '../../nn/delta-weights.ts';
@@ -240,9 +241,3 @@ async function together<T extends { dispose(): void }[]>(
     throw error;
   }
 }
-
-const exists = (path: string): Promise<boolean> =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );

@@ -1,5 +1,5 @@
 /** One training run: its folder, recipe and data, and what happens around the stages. */
-import { mkdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { appendFileSync } from 'node:fs';
 import { loadImageFolder } from '../data/image-folder.ts';
@@ -173,9 +173,3 @@ function append(file: string, line: LogLine): void {
     throw fullDisk(error, file);
   }
 }
-
-export const exists = (file: string): Promise<boolean> =>
-  stat(file).then(
-    () => true,
-    () => false,
-  );

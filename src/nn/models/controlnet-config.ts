@@ -1,3 +1,4 @@
+import { defined } from '../../tensor/defined.ts';
 import { completeConfig } from './unet-config.ts';
 import type { EncoderConfig } from './unet-encoder.ts';
 
@@ -24,14 +25,14 @@ const own = {
 export function completeControlConfig(given: Partial<ControlNetConfig>): ControlNetConfig {
   const levels = given.block_out_channels?.length;
   const up = levels ? { up_block_types: Array<string>(levels).fill('UpBlock2D') } : {};
-  const defined = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const said = defined(given);
   let unet;
   try {
-    unet = completeConfig({ ...defined, ...up });
+    unet = completeConfig({ ...said, ...up });
   } catch (error) {
     throw new Error((error as Error).message.replace('UNet2DConditionModel', 'ControlNetModel'));
   }
-  const { up_block_types: _up, out_channels: _out, sample_size: _size, ...config } = { ...own, ...unet, ...defined };
+  const { up_block_types: _up, out_channels: _out, sample_size: _size, ...config } = { ...own, ...unet, ...said };
   const { controlnet_conditioning_channel_order: order, conditioning_embedding_out_channels: channels } = config;
   if (order !== 'rgb' && order !== 'bgr') {
     throw new Error(

@@ -1,6 +1,6 @@
 /** Files of tensors on disk (Node only): partial reads, and writes that never leave half a file behind. */
 import { randomUUID } from 'node:crypto';
-import { open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
+import { open, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { dirname, basename, join } from 'node:path';
 import type { Bytes } from './bytes.ts';
 import { decodeFloat32, safetensorsChunks, type Header, type HostTensor } from './safetensors.ts';
@@ -15,6 +15,13 @@ export interface Disk {
   /** As in node:fs/promises. */
   rm(path: string, options: { force: boolean }): Promise<void>;
 }
+
+/** Is there a file or folder? */
+export const exists = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
 
 /** The bytes of a file, or an error that says which file and why. */
 export async function readBytes(path: string): Promise<Uint8Array> {

@@ -1,4 +1,5 @@
 /** Models of the Hugging Face hub, in the cache that Python shares (Node only). The parts are in hub/; docs/hub.md. */
+import { defined } from '../defined.ts';
 import { mkdir, readFile, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fetchBlob } from './hub/blob-node.ts';
@@ -183,6 +184,5 @@ export class HubModel {
 
 /** What is given, and the rest from the environment. */
 export function withSettings<T extends HubOptions>(given: T): T & HubSettings {
-  const defined = Object.entries(given).filter(([, value]) => value !== undefined);
-  return { ...hubSettings(), ...Object.fromEntries(defined) } as T & HubSettings;
+  return { ...hubSettings(), ...defined(given) } as T & HubSettings;
 }
