@@ -10,6 +10,9 @@ import { encodePng, imageFromFloats } from '../src/cli/pictures/image.ts';
 import { formatParameters, parseParameters, readPng, writePng } from '../src/cli/pictures/png.ts';
 import { readRecorded } from '../src/cli/repeat.ts';
 import { openModelFolder, saveModule } from '../src/flow/recipe/model-folder.ts';
+import { seededNoise } from '../src/flow/latents.ts';
+import { concatenate } from '../src/flow/pipelines/arrays.ts';
+import { channelsSecond } from '../src/cli/verify/layout.ts';
 import { loraMetadata } from '../src/nn/lora-metadata.ts';
 import { newLora } from '../src/nn/lora.ts';
 import { ControlNetModel } from '../src/nn/models/controlnet.ts';
@@ -108,6 +111,26 @@ test('an image to begin with, of any size and format; a mask keeps the rest of i
   assert.match(again.lines.join('\n'), /was made with --image start\.jpg\n {2}give it again/);
 });
 
+test('noise from a file in place of a seed', async () => {
+  const shape = [8, 8, 8] as const;
+  const drawn = [5, 6].map((seed) => channelsSecond({ shape: [1, ...shape], data: seededNoise(seed, shape) }).data);
+  await writeTensors(path('two.safetensors'), { latents: { shape: [2, 8, 8, 8], data: concatenate(drawn) } });
+  await writeTensors(path('one.safetensors'), { latents: { shape: [1, 8, 8, 8], data: drawn[0] } });
+  for (const [file, second] of [
+    ['two', 'red-apple-6'],
+    ['one', 'red-apple-5'],
+  ]) {
+    const { lines, status } = await sample(
+      ...['red apple', '--num', '2', '--latents', path(`${file}.safetensors`), '--out', path(file)],
+    );
+    assert.is(status, undefined, lines.join('\n'));
+    assert.equal(await pixels(path(file, 'red-apple-0.png')), await pixels(path('a', 'red-apple-5.png')));
+    assert.equal(await pixels(path(file, 'red-apple-1.png')), await pixels(path('a', `${second}.png`)));
+  }
+  const again = await sample('--from', path('one', 'red-apple-0.png'), '--out', path('f'));
+  assert.match(again.lines.join('\n'), /was made with --latents one\.safetensors\n {2}give it again/);
+});
+
 test('previews are written on the way', async () => {
   const how = ['--which', 'unet_reflow', '--steps', '4', '--preview', '2', '--out', path('g')];
   const { lines, status } = await sample('pizza', ...how);
@@ -200,6 +223,9 @@ test('what is wrong is said', async () => {
     [['x', '--image', path('no.png')], /no\.png: cannot be read as an image/],
     [['x', '--mask', path('no.png')], /no\.png: cannot be read as an image/],
     [['x', '--mask', path('plain.png')], /a mask without an image/],
+    [['x', '--num', '3', '--latents', path('two.safetensors')], /latents: \[2, 8, 8, 8\]\n {2}wanted: \[3, 8, 8, 8\]/],
+    [['x', '--latents', path('style.safetensors')], /has \d+ tensors: .*wants a file with one/s],
+    [['x', '--latents', path('no.png')], /no\.png/],
     [['x', '--height', '33'], /height is 33, must be a multiple of 4/],
     [['x', '--scheduler', 'ddim'], /no scheduler ddim for a rectified flow/],
     [['x', '--which', 'unet_reflow', '--image', path('plain.png'), '--strength', '0.1'], /leaves none of 1 steps/],

@@ -17,6 +17,8 @@ export interface Recorded {
   /** Name of the image that it began with, and of the mask. */
   image?: string;
   mask?: string;
+  /** Name of the file that the noise came from. */
+  latents?: string;
   /** Names of what was on the model or beside it. */
   lora?: string;
   finetuned?: string;
@@ -68,6 +70,7 @@ export async function readRecorded(file: string): Promise<Recorded> {
     model: settings.Model,
     image: settings['Init image'],
     mask: settings.Mask,
+    latents: settings.Latents,
     lora: settings.Lora,
     finetuned: settings['Fine-tuned'],
     controlnet: settings.ControlNet,

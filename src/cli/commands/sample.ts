@@ -13,6 +13,7 @@ import { readOutline } from '../../flow/recipe/model-outline.ts';
 import { additions, applyLoras, controlConfigs, deltaOf, openControls, recordOf } from '../additions.ts';
 import { choice, command, flag, float, int, positional, repeated, text } from '../command.ts';
 import { availableMemory } from '../memory.ts';
+import { readLatents } from '../latents.ts';
 import { modelHelp, modelPath } from '../model-path.ts';
 import { imagesFromFloats, readImage, readMask } from '../pictures/image.ts';
 import { formatParameters, writePng } from '../pictures/png.ts';
@@ -54,6 +55,7 @@ export default command(
     image: text(undefined, 'begin with this image instead of noise'),
     strength: float(undefined, 'how much of that image is painted anew, 0 to 1 (0.8)', { min: 0, max: 1 }),
     mask: text(undefined, 'paint only where this image is white'),
+    latents: text(undefined, 'begin with the noise in this .safetensors file, [num, C, h, w], instead of drawing it'),
     ...additions,
     from: text(undefined, 'a picture made before: repeat it, with what is given here changed'),
     batch_size: int(4, 'images at once', { min: 1 }),
@@ -72,7 +74,7 @@ export default command(
     const folder = await modelPath(options.model, { variant });
     const refinerPath = options.refiner === undefined ? undefined : await modelPath(options.refiner, { variant });
     const which = options.which ?? networkOf(recorded) ?? 'unet';
-    for (const part of ['image', 'mask', 'lora', 'finetuned', 'controlnet'] as const) {
+    for (const part of ['image', 'mask', 'latents', 'lora', 'finetuned', 'controlnet'] as const) {
       if (recorded[part] && !options[part]?.length)
         throw new Error(`${options.from}: was made with --${part} ${recorded[part]}\n  give it again`);
     }
@@ -116,6 +118,7 @@ export default command(
         image: options.image === undefined ? undefined : await readImage(options.image, size),
         mask: options.mask === undefined ? undefined : await readMask(options.mask, size),
         strength: asked.strength,
+        noise: await noiseOf(options.latents, prompts.length, pipeline, size),
         controls,
         guessMode: options.guess_mode,
         previewSteps: options.preview,
@@ -160,6 +163,7 @@ export default command(
               }
             : {}),
           ...(options.mask ? { Mask: basename(options.mask) } : {}),
+          ...(options.latents ? { Latents: basename(options.latents) } : {}),
           ...recordOf(options),
           ...(options.refiner ? { Refiner: nameOf(options.refiner) } : {}),
         };
@@ -230,6 +234,15 @@ function sizeOf(
   const [h, w] = latentShape;
   return { height: height ?? h * parts.vae.factor, width: width ?? w * parts.vae.factor };
 }
+
+/** The noise that --latents names. */
+const noiseOf = (
+  file: string | undefined,
+  count: number,
+  { latentShape: [, , channels], parts: { vae } }: Pipeline,
+  { height, width }: { height: number; width: number },
+): Promise<Float32Array> | undefined =>
+  file === undefined ? undefined : readLatents(file, count, [height / vae.factor, width / vae.factor, channels]);
 
 const networkOf = ({ model }: Recorded): NetworkName | undefined =>
   networkNames.find((name) => model?.endsWith(`/${name}`));
