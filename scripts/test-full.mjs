@@ -11,8 +11,8 @@ if (!folder) {
   console.error('which golden data?\n  npm run test:full -- <folder with MANIFEST.json>');
   process.exit(2);
 }
-const { cases } = JSON.parse(readFileSync(join(folder, 'MANIFEST.json'), 'utf8'));
-const ids = cases.filter(({ group, id }) => group === 'full' && id.includes(filter)).map(({ id }) => id);
+const { cases: golden } = JSON.parse(readFileSync(join(folder, 'MANIFEST.json'), 'utf8'));
+const ids = golden.filter(({ group, id }) => group === 'full' && id.includes(filter)).map(({ id }) => id);
 const scratch = mkdtempSync(join(tmpdir(), 'rectiflow-full-'));
 process.on('exit', () => rmSync(scratch, { recursive: true }));
 
@@ -51,5 +51,15 @@ for (const id of ids) {
     console.log(line);
   }
 }
-console.log(`${2 * ids.length - failed} passed, ${failed} failed`);
-if (failed || !ids.length) process.exitCode = 1;
+let cases = 2 * ids.length;
+if ('layouts'.includes(filter)) {
+  const { status } = spawnSync(
+    process.execPath,
+    [join(root, 'scripts/run.mjs'), join(root, 'test/full-layouts.ts'), folder, scratch],
+    { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] },
+  );
+  cases++;
+  if (status) failed++;
+}
+console.log(`${cases - failed} passed, ${failed} failed`);
+if (failed || !cases) process.exitCode = 1;

@@ -18,6 +18,7 @@ import { modelHelp, modelPath } from '../model-path.ts';
 import { imagesFromFloats, readImage, readMask } from '../pictures/image.ts';
 import { formatParameters, writePng } from '../pictures/png.ts';
 import { drawGrid } from '../pictures/sheet.ts';
+import { bytes } from '../units.ts';
 import { readRecorded } from '../repeat.ts';
 import type { Recorded } from '../repeat.ts';
 import { writeAtomic } from '../../tensor/io/files-node.ts';
@@ -273,7 +274,8 @@ function describeTimes({ timings, evaluations, count, steps, guidanceScale }: Sa
     `${count} image${count > 1 ? 's' : ''}, ${steps} step${steps > 1 ? 's' : ''}, guidance ${guidanceScale}, ` +
     `${evaluations} network evaluation${evaluations > 1 ? 's' : ''}${guidanceScale > 1 ? ' of twice the batch' : ''}: ` +
     `text ${s(timings.text)}, ${timings.encoder > 0.001 ? `encoder ${s(timings.encoder)}, ` : ''}` +
-    `U-Net ${s(timings.network)}, decoder ${s(timings.decoder)}; loading ${s(loaded)}`
+    `U-Net ${s(timings.network)}, decoder ${s(timings.decoder)}; loading ${s(loaded)}; ` +
+    `GPU memory at its peak ${bytes(currentGpu().memory().peak)}`
   );
 }
 
