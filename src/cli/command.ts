@@ -25,6 +25,8 @@ export interface Option<T> {
   positional: boolean;
   /** May be given more than once; its value is then a list. */
   repeated: boolean;
+  /** Takes all bare words that follow it: `--validation_prompts "red apple" "blue heart"`. */
+  greedy: boolean;
   choices?: readonly string[];
 }
 
@@ -36,6 +38,8 @@ export interface Command {
   help: string;
   options: Options;
   run(values: any): Promise<void> | void;
+  /** What is wrong with options that are each right by themselves. */
+  check?(values: any): string[];
 }
 
 /** What the user typed is wrong: shown with a pointer to --help, exit status 2. */
@@ -79,8 +83,10 @@ export function float(value: Default<number>, help: string, range: Range = {}): 
 }
 
 /** On or off: `--json`, `--no-json`. */
-export function flag(value: boolean, help: string): Option<boolean> {
-  return option('flag', value, help, z.boolean()) as Option<boolean>;
+export function flag(value: boolean, help: string): Option<boolean>;
+export function flag(value: undefined, help: string): Option<boolean | undefined>;
+export function flag(value: boolean | undefined, help: string): Option<any> {
+  return option('flag', value, help, z.boolean());
 }
 
 /** One of a few words. */
@@ -110,14 +116,20 @@ export function repeated<T>(option: Option<T>): Option<Exclude<T, undefined>[]> 
   return { ...option, repeated: true, default: value, schema: z.array(option.schema) } as Option<any>;
 }
 
-/** Make a command out of its options and what it does with their values. */
+/** The option takes all bare words that follow it, as Python's `nargs="+"`; its value is a list. */
+export function greedy<T>(option: Option<T>): Option<Exclude<T, undefined>[]> {
+  return { ...repeated(option), greedy: true };
+}
+
+/** Make a command out of its options and what it does with their values. `check` names what does not go together. */
 export function command<O extends Options>(
   name: string,
   help: string,
   options: O,
   run: (values: Values<O>) => Promise<void> | void,
+  check?: (values: Partial<Values<O>>) => string[],
 ): Command {
-  return { name, help, options, run: run as Command['run'] };
+  return { name, help, options, run: run as Command['run'], check: check as Command['check'] };
 }
 
 /** Run a command on the words after its name. `--help` prints the help instead. */
@@ -127,7 +139,7 @@ export async function runCommand(command: Command, argv: string[]): Promise<void
   else await command.run(values);
 }
 
-/** Read the words after a command's name into the values of its options. */
+/** Read the words after a command's name into the values of its options. @throws UsageError with all that is wrong */
 export function parse(command: Command, argv: string[]): Record<string, unknown> | 'help' {
   const { options } = command;
   const names = new Map(Object.keys(options).map((name) => [canonical(name), name]));
@@ -143,21 +155,41 @@ export function parse(command: Command, argv: string[]): Record<string, unknown>
       }),
     ),
   });
+  const problems: string[] = [];
+  const attempt = <T>(read: () => T): T | undefined => {
+    try {
+      return read();
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error;
+      problems.push(error.message);
+    }
+  };
   const given: Record<string, unknown[]> = {};
   const bare: string[] = [];
+  let follow = bare; // where the next bare words go
   for (const token of tokens) {
-    if (token.kind === 'positional') bare.push(token.value);
+    if (token.kind === 'positional') follow.push(token.value);
     if (token.kind !== 'option') continue;
     if (token.name === 'help' || token.rawName === '-h') return 'help';
     const key = canonical(token.name);
     const plain = key.replace(/^no-/, '');
     const isNegated = !names.has(key) && names.has(plain) && options[names.get(plain)!].kind === 'flag';
     const name = names.get(isNegated ? plain : key);
-    if (name === undefined) throw new UsageError(unknown('flag', token.rawName, [...names.keys()].map(dashed)));
-    (given[name] ??= []).push(valueOf(token, options[name]) ?? !isNegated);
+    if (name === undefined) problems.push(unknown('flag', token.rawName, [...names.values()].map(dashed)));
+    else {
+      const value = attempt(() => valueOf(token, options[name]) ?? !isNegated);
+      if (value !== undefined) (given[name] ??= []).push(value);
+    }
+    // Words after an unknown flag are its value, not one more mistake.
+    follow = name === undefined ? [] : options[name].greedy ? ((given[name] ??= []) as string[]) : bare;
   }
-  takePositionals(options, bare, given);
-  return Object.fromEntries(Object.keys(options).map((name) => [name, read(name, options[name], given[name])]));
+  attempt(() => takePositionals(options, bare, given));
+  const values = Object.fromEntries(
+    Object.keys(options).map((name) => [name, attempt(() => read(name, options[name], given[name]))]),
+  );
+  problems.push(...(command.check?.(values) ?? []));
+  if (problems.length) throw new UsageError(problems.join('\n'));
+  return values;
 }
 
 /** The text of `--help`. */
@@ -194,6 +226,7 @@ function option(kind: Option<any>['kind'], value: Default<any>, help: string, sc
     required: isRequired,
     positional: false,
     repeated: false,
+    greedy: false,
   };
 }
 
@@ -254,18 +287,18 @@ const dashed = (name: string) => `--${name}`;
 const canonical = (name: string) => name.replaceAll('_', '-');
 const spellings = (name: string) => [name, name.replaceAll('-', '_')];
 
-function heading(name: string, { kind, positional, choices }: Option<any>): string {
+function heading(name: string, { kind, positional, choices, greedy }: Option<any>): string {
   if (positional) return name;
   if (kind === 'flag') return `--${name}`;
-  return `--${name} <${choices ? choices.join('|') : kind}>`;
+  return `--${name} <${choices ? choices.join('|') : kind}${greedy ? '…' : ''}>`;
 }
 
-function describe({ help, default: value, repeated, required }: Option<any>): string {
+function describe({ help, default: value, repeated, greedy, required }: Option<any>): string {
   const notes = [];
   if (required) notes.push('required');
   else if (value !== undefined && value !== false && !(Array.isArray(value) && value.length === 0))
     notes.push(`default: ${value}`);
-  if (repeated) notes.push('repeatable');
+  if (repeated && !greedy) notes.push('repeatable');
   return notes.length ? `${help} (${notes.join(', ')})` : help;
 }
 
