@@ -111,10 +111,16 @@ export class Gpu {
   /** An array of zeros. */
   zeros(shape: Shape, dtype: DType = 'f32'): GpuArray {
     const array = this.empty(shape, dtype);
-    for (const { storage, size } of array.parts ?? [array]) {
+    this.clear(array);
+    return array;
+  }
+
+  /** Set all numbers of an array to zero. */
+  clear(array: GpuArray): void {
+    array.check('clear');
+    for (const { storage, size, dtype } of array.parts ?? [array]) {
       this.#add({ kind: 'clear', to: storage, bytes: Math.max(4, bytesOf(size, dtype)) });
     }
-    return array;
   }
 
   /** An array of the given numbers, row-major. */

@@ -28,6 +28,8 @@ export interface StepControls {
   /** Gradients are scaled down together to this length. */
   maxNorm?: number;
   emaDecay?: number;
+  /** What the loss was multiplied by before the backward pass (1). */
+  lossScale?: number;
 }
 
 /**
@@ -39,15 +41,15 @@ export class StepBuffers {
   readonly state: GpuArray;
 
   constructor(readonly gpu: Gpu) {
-    this.control = gpu.zeros([3]);
+    this.control = gpu.zeros([4]);
     this.state = gpu.zeros([8]);
   }
 
   /** What `controls` returns goes to the GPU now; in a recorded step, at each replay. */
   feed(controls: () => StepControls): void {
     this.gpu.feed(this.control, () => {
-      const { rate = 0, maxNorm = NO_LIMIT, emaDecay = 1 } = controls();
-      return [rate, Math.min(maxNorm, NO_LIMIT), 1 - emaDecay];
+      const { rate = 0, maxNorm = NO_LIMIT, emaDecay = 1, lossScale = 1 } = controls();
+      return [rate, Math.min(maxNorm, NO_LIMIT), 1 - emaDecay, 1 / lossScale];
     });
   }
 
@@ -70,7 +72,7 @@ export class StepBuffers {
  * The norm of all gradients together, and what follows from it for this step: the factor that clips them, whether they
  * are finite, and Adam's bias corrections.
  *
- *     norm = √(Σ g²)    factor = min(1, maxNorm / (norm + 10⁻⁶))    rate = lr / (1 − β₁ᵗ)    root = 1 / √(1 − β₂ᵗ)
+ *     norm = √(Σ g²) / s    factor = min(1, maxNorm / (norm + 10⁻⁶)) / s    s: the loss scale    rate = lr / (1 − β₁ᵗ)    root = 1 / √(1 − β₂ᵗ)
  */
 export function prepareStep(
   buffers: StepBuffers,

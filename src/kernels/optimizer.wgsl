@@ -12,7 +12,7 @@ struct Adam { n: u32, beta1: f32, rest1: f32, beta2: f32, rest2: f32, eps: f32, 
 struct Sgd { n: u32, momentum: f32, decay: f32 }
 
 // From the CPU, once a step.
-struct Control { rate: f32, max_norm: f32, ema_rest: f32 }
+struct Control { rate: f32, max_norm: f32, ema_rest: f32, unscale: f32 }
 // Kept between steps.
 struct State { norm: f32, factor: f32, finite: f32, skipped: f32, steps: f32, rate: f32, root: f32, spare: f32 }
 
@@ -35,7 +35,7 @@ fn square_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gro
   if (thread == 0u && first < size.n) { sums[size.at + index] = sum; }
 }
 
-// norm = √Σ,  factor = min(1, max_norm / norm),  rate = lr / (1 − β₁ᵗ),  root = 1 / √(1 − β₂ᵗ)
+// norm = unscale · √Σ,  factor = unscale · min(1, max_norm / norm),  rate = lr / (1 − β₁ᵗ),  root = 1 / √(1 − β₂ᵗ)
 @group(0) @binding(0) var<uniform> decays: Decays;
 @group(0) @binding(1) var<storage, read> all_sums: array<f32>;
 @group(0) @binding(2) var<storage, read> control: Control;
@@ -49,7 +49,8 @@ fn prepare(@builtin(local_invocation_index) thread: u32) {
   if (thread != 0u) { return; }
   // WGSL may assume that there is no NaN and no infinity, so look at the bits.
   let finite = (bitcast<u32>(sum) & 0x7f800000u) != 0x7f800000u;
-  state.norm = sqrt(sum);
+  let norm = sqrt(sum) * control.unscale;
+  state.norm = norm;
   state.finite = select(0.0, 1.0, finite);
   if (!finite) {
     state.skipped += 1.0;
@@ -57,7 +58,7 @@ fn prepare(@builtin(local_invocation_index) thread: u32) {
   }
   let t = state.steps + 1.0;
   state.steps = t;
-  state.factor = min(1.0, control.max_norm / (sqrt(sum) + 1e-6));
+  state.factor = min(1.0, control.max_norm / (norm + 1e-6)) * control.unscale;
   state.rate = control.rate / one_minus_exp(t * decays.log_beta1);
   state.root = inverseSqrt(one_minus_exp(t * decays.log_beta2));
 }

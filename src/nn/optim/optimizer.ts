@@ -35,6 +35,8 @@ export interface StepReport {
 export abstract class Optimizer {
   /** Learning rate of steps that name none. */
   lr: number;
+  /** What the loss is multiplied by before `backward()`: gradients are divided by it. See `LossScale`. */
+  lossScale = 1;
   protected readonly buffers = new StepBuffers(currentGpu());
   /** What is remembered of each parameter, by key. */
   protected readonly slots = new Map<string, Record<string, GpuArray>>();
@@ -62,9 +64,13 @@ export abstract class Optimizer {
   /** The kernel for one parameter. */
   protected abstract update(p: GpuArray, g: GpuArray, slots: Record<string, GpuArray>, ema: GpuArray | undefined): void;
 
-  /** One step by the gradients that `backward()` left, which are then freed. */
-  step(): void {
+  /**
+   * One step by the gradients that `backward()` left, which are then freed; with `setToNone: false` they are kept as zeros,
+   * for the next `backward()` to add to.
+   */
+  step({ setToNone = true } = {}): void {
     wantRange('lr', this.lr);
+    wantRange('lossScale', this.lossScale);
     const given = [...this.parameters].filter(([, p]) => p.grad);
     if (!given.length)
       throw new Error(
@@ -76,7 +82,12 @@ export abstract class Optimizer {
           `optimizer: ${key} is ${p.dtype}, and small steps would be rounded away\n  train in f32, and convert what is only run: module.to('f16')`,
         );
     }
-    this.buffers.feed(() => ({ rate: this.lr, maxNorm: this.#maxGradNorm, emaDecay: this.ema?.advance() }));
+    this.buffers.feed(() => ({
+      rate: this.lr,
+      maxNorm: this.#maxGradNorm,
+      emaDecay: this.ema?.advance(),
+      lossScale: this.lossScale,
+    }));
     prepareStep(
       this.buffers,
       given.map(([, p]) => p.grad!.array),
@@ -84,6 +95,10 @@ export abstract class Optimizer {
     );
     for (const [key, p] of given) {
       this.update(p.array, p.grad!.array, this.slots.get(key)!, this.ema?.shadow.get(key)?.array);
+      if (!setToNone) {
+        currentGpu().clear(p.grad!.array);
+        continue;
+      }
       p.grad!.dispose();
       p.grad = undefined;
     }
