@@ -38,6 +38,7 @@ export type {
 } from './flow/pipelines/options.ts';
 export { createScheduler, Scheduler, schedulerNames } from './flow/schedulers/index.ts';
 export type { Denoiser, RunOptions, SchedulerName, StepOptions } from './flow/schedulers/index.ts';
-export { train, TrainingError } from './flow/trainer.ts';
+export { train } from './flow/trainer.ts';
+export { TrainingError } from './flow/training-error.ts';
 export type { Checkpoint, CheckpointStore, LogLine, Progress } from './flow/trainer.ts';
 export type { TrainHooks, TrainOptions, TrainResult, TrainTask } from './flow/trainer.ts';

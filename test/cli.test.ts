@@ -6,6 +6,7 @@ import {
   command,
   flag,
   float,
+  greedy,
   helpFor,
   int,
   parse,
@@ -89,6 +90,10 @@ for (const [argv, message] of [
   [['x', '--steps', 'many'], '--steps must be a number, not "many"'],
   [['x', '--solver', 'rk9'], '--solver must be one of euler, heun, not "rk9"'],
   [['x', '--grid=yes'], '--grid takes no value (yes); use --grid or --no-grid'],
+  [
+    ['x', '--stpes', '4', '--solver', 'rk9', '--steps', '0', '--grid=1'],
+    'unknown flag --stpes; did you mean --steps?\n--grid takes no value (1); use --grid or --no-grid\n--steps must be at least 1, not "0"\n--solver must be one of euler, heun, not "rk9"',
+  ],
   [['x', '--steps'], '--steps needs a value\n  Euler steps (default: 1)'],
   [['x', '--steps', '--grid'], '--steps needs a value\n  Euler steps (default: 1)'],
   [[], '<prompt> is missing'],
@@ -108,6 +113,28 @@ for (const [argv, message] of [
 options('a second bare word is refused when only one is expected', () => {
   const one = command('one', '', { prompt: positional(text('x', '')) }, () => {});
   assert.throws(() => parse(one, ['red', 'apple']), /unexpected "apple"; put a text of several words in quotes/);
+});
+
+options('that are greedy take the words up to the next flag', () => {
+  const sheet = command(
+    'sheet',
+    '',
+    { out: positional(text('a', '')), prompts: greedy(text(undefined, 'what')), cold: flag(undefined, '') },
+    () => {},
+    ({ prompts, cold }) => (cold && prompts?.length === 2 ? ['--cold is for one prompt'] : []),
+  );
+  const values = parse(sheet, ['b', '--prompts', 'red apple', 'pear', '--no-cold']);
+  assert.equal(values, { out: 'b', prompts: ['red apple', 'pear'], cold: false });
+  assert.equal(parse(sheet, ['--prompts', 'x', '--prompts=y', 'z']), {
+    out: 'a',
+    prompts: ['x', 'y', 'z'],
+    cold: undefined,
+  });
+  assert.throws(
+    () => parse(sheet, ['--prompts', 'x', 'y', '--cold', '--zebra']),
+    /^unknown flag --zebra\n--cold is for one prompt$/,
+  );
+  assert.match(helpFor(sheet), /--prompts <text…> +what\n/);
 });
 
 options('make the help', () => {
@@ -149,6 +176,29 @@ test('every command has a help', () => {
     assert.is(status, 0, stderr);
     assert.match(stdout, new RegExp(`^rectiflow ${name} `));
   }
+});
+
+test('train names all flags that are unknown, wrong or contradictory at once, and does nothing', () => {
+  const { status, stderr } = cli(
+    ...['train', '--output_dir', '/nowhere/run', '--learnign_rate', '1', '--mixed_precision', 'bf16', '--rank', '4'],
+    ...['--stage', 'vae', '--num_train_epochs', '2', '--max_train_steps', '5', '--no-use_ema', '--ema_decay', '0.9'],
+    ...['--lr_scheduler', 'constant', '--lr_power', '2', '--train_batch_size', '0', '--center_crop'],
+  );
+  assert.is(status, 2);
+  const lines = stderr.trim().split('\n');
+  const want = [
+    /^unknown flag --learnign_rate; did you mean --learning_rate\?$/,
+    /^--train_batch_size must be at least 1, not "0"$/,
+    /^--mixed_precision bf16: WGSL has no bfloat16/,
+    /^--num_train_epochs and --max_train_steps/,
+    /^--ema_decay and --no-use_ema/,
+    /^--lr_power is for --lr_scheduler polynomial, not constant/,
+    /^--rank and --stage vae/,
+    /^--center_crop is for images of one's own: give --train_data_dir too/,
+    /^see: rectiflow train --help$/,
+  ];
+  assert.is(lines.length, want.length, stderr);
+  want.forEach((pattern, i) => assert.match(lines[i], pattern));
 });
 
 test.run();

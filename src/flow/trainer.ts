@@ -4,40 +4,74 @@
  * Everything random is a function of (seed, step), so a run that was stopped and resumed repeats the uninterrupted one to
  * the bit. Only a budget in minutes gives that up: the learning rate then follows the clock.
  */
-import type { StateDict } from '../nn/index.ts';
-import { AdamW, EMA, schedule } from '../nn/index.ts';
-import type { Module } from '../nn/index.ts';
-import { compile, scope } from '../tensor/index.ts';
+import type { Module, StateDict } from '../nn/index.ts';
+import { schedule } from '../nn/index.ts';
 import type { Tensor } from '../tensor/index.ts';
+import { firstBad } from './first-bad.ts';
+import { Learner } from './learner.ts';
+import { TrainingError } from './training-error.ts';
+
+/** As diffusers' --lr_scheduler. */
+export const lrSchedulerNames = [
+  'constant',
+  'constant_with_warmup',
+  'linear',
+  'cosine',
+  'cosine_with_restarts',
+  'polynomial',
+] as const;
 
 /** How long and how fast to train. Names follow diffusers' training scripts. */
 export interface TrainOptions {
   /** Optimiser steps (--max_train_steps). */
   steps: number;
+  /** How often the task's samples are seen, in place of `steps` (--num_train_epochs). */
+  epochs?: number;
   /** Stop after this many minutes if that comes first; the schedule then ends there (--max_minutes). */
   minutes?: number;
   batchSize: number;
+  /** Batches whose gradients are averaged in an optimiser step (--gradient_accumulation_steps, 1). */
+  accumulationSteps?: number;
   learningRate: number;
-  /** As diffusers' --lr_scheduler. */
-  scheduler: 'constant' | 'constant_with_warmup' | 'linear' | 'cosine';
+  /** Multiply it by the samples in an optimiser step (--scale_lr). */
+  scaleLearningRate?: boolean;
+  scheduler: (typeof lrSchedulerNames)[number];
   warmupSteps: number;
+  /** Waves of cosine_with_restarts (--lr_num_cycles, 1). */
+  cycles?: number;
+  /** Exponent of polynomial (--lr_power, 1). */
+  power?: number;
   maxGradNorm: number;
   weightDecay: number;
+  /** Of AdamW (0.9, 0.999). */
+  betas?: readonly [number, number];
+  /** Of AdamW (1e-8). */
+  epsilon?: number;
   /** 0 trains without an average of the weights. */
   emaDecay: number;
+  /** The decay climbs as 1 − (1 + step / invGamma)^−power, not as (1 + step) / (10 + step). */
+  emaWarmup?: { invGamma: number; power: number };
   /** A checkpoint after every so many steps, */
   checkpointingSteps: number;
   /** and after so many minutes. */
   checkpointingMinutes?: number;
+  /** How many checkpoints to keep (2). */
+  checkpointsTotalLimit?: number;
   /** Keep less of the U-Net's forward pass and compute it again in backward (--gradient_checkpointing). */
   gradientCheckpointing?: boolean;
+  /** 'fp16': activations and copies of the weights in halves, with a dynamic loss scale (--mixed_precision). */
+  mixedPrecision?: 'no' | 'fp16';
+  /** Train a LoRA of this rank, merged at the end, in place of the networks (--rank). */
+  rank?: number;
 }
 
 /** What is trained, and how one step's loss comes about. The loss is recorded at the first step and replayed (see `compile`). */
 export interface TrainTask {
   name: string;
   modules: Record<string, Module>;
-  /** What a step learns from: a function of `step` alone, in the same shapes each time. */
+  /** How many there are to learn from: an epoch. */
+  samples?: number;
+  /** What the n-th forward pass learns from: a function of n alone, in the same shapes each time. */
   batch(step: number): readonly Tensor[];
   /** The loss: a function of the batch and the weights, nothing else. */
   loss(...batch: Tensor[]): Tensor;
@@ -52,6 +86,8 @@ export interface Checkpoint {
   seconds: number;
   /** Consecutive steps that were skipped. */
   skipped: number;
+  /** With mixed precision. */
+  lossScale?: { scale: number; goodSteps: number };
   tensors: StateDict;
 }
 
@@ -71,6 +107,8 @@ export interface LogLine {
   gradNorm: number;
   seconds: number;
   imagesPerSecond: number;
+  /** With mixed precision. */
+  lossScale?: number;
   skipped?: true;
 }
 
@@ -96,6 +134,8 @@ export interface TrainHooks {
   signal?: AbortSignal;
   /** Minutes between previews; 0: none. */
   previewMinutes?: number;
+  /** Steps between previews, in place of minutes. */
+  previewSteps?: number;
 }
 
 /** How far training came. */
@@ -105,65 +145,48 @@ export interface TrainResult {
   /** False when the signal stopped it early. */
   finished: boolean;
   loss: number;
+  /** What was trained with `rank`, as a file of PEFT's keys has it. */
+  lora?: { tensors: StateDict; metadata: Record<string, string> };
 }
 
-/** Training cannot go on: the loss or the gradients stopped being numbers. */
-export class TrainingError extends Error {
-  override name = 'TrainingError';
-}
-
-/** Steps in a row that may be skipped for overflow before training stops. */
+/** Steps in a row that may be skipped for overflow before training stops; those that lower the loss scale come free. */
 const MAX_SKIPPED = 8;
 
 /**
  * Train. Afterwards the modules hold the averaged weights if there are any.
  * @throws TrainingError when the loss or gradients stay not-a-number; the last good checkpoint remains
  */
-export async function train(task: TrainTask, options: TrainOptions, hooks: TrainHooks = {}): Promise<TrainResult> {
-  const parameters = namedParameters(task.modules);
-  for (const module of Object.values(task.modules)) module.requiresGrad(true);
-  const ema = options.emaDecay > 0 ? new EMA(parameters, { decay: options.emaDecay }) : undefined;
-  const optimizer = new AdamW(parameters, {
-    lr: options.learningRate,
-    weightDecay: options.weightDecay,
-    maxGradNorm: options.maxGradNorm || undefined,
-    ema,
-  });
-  const learn = compile((...batch: Tensor[]) => {
-    const loss = task.loss(...batch);
-    loss.backward();
-    optimizer.step();
-    return loss;
-  });
+export async function train(task: TrainTask, given: TrainOptions, hooks: TrainHooks = {}): Promise<TrainResult> {
+  const options = resolve(given, task);
+  const learner = new Learner(task, options);
   const state = { step: 0, seconds: 0, skipped: 0 };
-  const resumed = await hooks.store?.latest();
-  if (resumed) {
-    restore(resumed, parameters, optimizer, ema);
-    Object.assign(state, { step: resumed.step, seconds: resumed.seconds, skipped: resumed.skipped });
-  }
-  const save = async () => hooks.store?.save({ ...state, tensors: await collect(parameters, optimizer, ema) });
-  const rate = learningRate(options);
-  const before = state.seconds;
-  const start = performance.now();
-  const first = state.step;
-  let savedAt = performance.now();
-  let previewedAt = performance.now();
-  let loss = NaN;
-  let savedStep = resumed ? state.step : -1;
-  const clock = () => before + (performance.now() - start) / 1000;
-  const done = () =>
-    state.step >= options.steps || (options.minutes !== undefined && state.seconds >= 60 * options.minutes);
-
   try {
+    const resumed = await hooks.store?.latest();
+    if (resumed) {
+      learner.restore(resumed);
+      Object.assign(state, { step: resumed.step, seconds: resumed.seconds, skipped: resumed.skipped });
+    }
+    const save = async () =>
+      hooks.store?.save({ ...state, lossScale: learner.lossScale?.state, tensors: await learner.collect() });
+    const rate = learningRate(options);
+    const before = state.seconds;
+    const start = performance.now();
+    const first = state.step;
+    let savedAt = performance.now();
+    let previewedAt = performance.now();
+    let loss = NaN;
+    let savedStep = resumed ? state.step : -1;
+    const clock = () => before + (performance.now() - start) / 1000;
+    const done = () =>
+      state.step >= options.steps || (options.minutes !== undefined && state.seconds >= 60 * options.minutes);
+
     while (!done() && !hooks.signal?.aborted) {
       const lr = rate(state.step, state.seconds);
-      optimizer.lr = lr;
-      const value = scope(() => learn(...task.batch(state.step)));
-      loss = await value.item();
-      value.dispose();
-      const { gradNorm, finite } = await optimizer.report();
-      const bad = !finite || !Number.isFinite(loss);
-      if (bad && ++state.skipped >= MAX_SKIPPED) throw await explain(task, state.step, parameters, loss);
+      const learned = await learner.step(state.step, lr);
+      loss = learned.loss;
+      const bad = !learned.finite;
+      if (bad && ++state.skipped >= MAX_SKIPPED && (learner.lossScale?.isLow ?? true))
+        throw await explain(learner, state.step, loss, state.skipped);
       if (!bad) state.skipped = 0;
       state.step++;
       state.seconds = clock();
@@ -172,9 +195,10 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
         step: state.step,
         loss,
         lr,
-        gradNorm,
+        gradNorm: learned.gradNorm,
         seconds: round(state.seconds),
-        imagesPerSecond: round(stepsPerSecond * options.batchSize),
+        imagesPerSecond: round(stepsPerSecond * options.batchSize * (options.accumulationSteps ?? 1)),
+        ...(learner.lossScale ? { lossScale: learner.lossScale.scale } : {}),
         ...(bad ? { skipped: true as const } : {}),
       };
       hooks.log?.(line);
@@ -194,30 +218,28 @@ export async function train(task: TrainTask, options: TrainOptions, hooks: Train
         savedStep = state.step;
         savedAt = performance.now();
       }
-      if (task.preview && hooks.previewMinutes && performance.now() - previewedAt >= 60000 * hooks.previewMinutes) {
-        await preview(task, state.step, ema, parameters, hooks);
+      if (task.preview && isPreviewDue(state.step, performance.now() - previewedAt, hooks)) {
+        await preview(task, state.step, learner, hooks);
         previewedAt = performance.now();
       }
     }
     if (savedStep !== state.step && state.skipped === 0) await save();
     const finished = done();
-    if (finished && ema) ema.copyTo(parameters);
-    return { step: state.step, seconds: state.seconds, finished, loss };
+    const lora = finished ? await learner.finish() : undefined;
+    return { step: state.step, seconds: state.seconds, finished, loss, ...(lora ? { lora } : {}) };
   } finally {
-    for (const module of Object.values(task.modules)) module.requiresGrad(false);
-    learn.dispose();
-    ema?.dispose();
-    optimizer.dispose();
+    learner.dispose();
   }
 }
 
-/** All parameters of several modules, as `<module>.<key>`. */
-export function namedParameters(modules: Record<string, Module>): Map<string, Tensor> {
-  const all = new Map<string, Tensor>();
-  for (const [name, module] of Object.entries(modules)) {
-    for (const [key, parameter] of module.namedParameters()) all.set(`${name}.${key}`, parameter);
-  }
-  return all;
+/** What epochs and batch sizes come to. */
+function resolve(options: TrainOptions, task: TrainTask): TrainOptions {
+  const perStep = options.batchSize * (options.accumulationSteps ?? 1);
+  const learningRate = options.learningRate * (options.scaleLearningRate ? perStep : 1);
+  if (options.epochs === undefined) return { ...options, learningRate };
+  if (task.samples === undefined)
+    throw new TrainingError(`${task.name}: its data has no end, so it has no epochs\n  give --max_train_steps`);
+  return { ...options, learningRate, steps: options.epochs * Math.ceil(task.samples / perStep) };
 }
 
 /**
@@ -225,99 +247,36 @@ export function namedParameters(modules: Record<string, Module>): Map<string, Te
  * larger, so that the decay ends with the training.
  */
 export function learningRate(options: TrainOptions): (step: number, seconds: number) => number {
-  const { steps, minutes, scheduler, learningRate: lr, warmupSteps } = options;
-  const rate = schedule(scheduler, { lr, warmupSteps, trainingSteps: steps });
+  const { steps, minutes, scheduler, learningRate: lr, warmupSteps, cycles, power } = options;
+  const rate = schedule(scheduler, { lr, warmupSteps, trainingSteps: steps, cycles, power });
   if (minutes === undefined) return rate;
   return (step, seconds) =>
     rate(step < warmupSteps ? step : Math.min(steps, Math.max(step, (steps * seconds) / (60 * minutes))));
 }
 
-async function collect(parameters: Map<string, Tensor>, optimizer: AdamW, ema: EMA | undefined): Promise<StateDict> {
-  const tensors: StateDict = {};
-  for (const [key, p] of parameters) {
-    tensors[`model.${key}`] = { shape: [...p.shape], data: (await p.read()) as Float32Array };
-  }
-  const add = (prefix: string, state: StateDict) => {
-    for (const [key, value] of Object.entries(state)) tensors[`${prefix}.${key}`] = value;
-  };
-  add('optimizer', await optimizer.stateDict());
-  if (ema) add('ema', await ema.stateDict());
-  return tensors;
-}
+const isPreviewDue = (step: number, passed: number, { previewSteps, previewMinutes }: TrainHooks): boolean =>
+  previewSteps ? step % previewSteps === 0 : Boolean(previewMinutes) && passed >= 60000 * previewMinutes!;
 
-function restore(
-  { tensors, step }: Checkpoint,
-  parameters: Map<string, Tensor>,
-  optimizer: AdamW,
-  ema: EMA | undefined,
-): void {
-  const part = (prefix: string) =>
-    Object.fromEntries(
-      Object.entries(tensors).flatMap(([key, value]) =>
-        key.startsWith(`${prefix}.`) ? [[key.slice(prefix.length + 1), value]] : [],
-      ),
-    );
-  const model = part('model');
-  for (const [key, p] of parameters) {
-    const saved = model[key];
-    if (!saved || saved.data.length !== p.size) {
-      throw new TrainingError(
-        `the checkpoint does not fit the model: ${key}\n  train in another --output_dir, or with --no-resume`,
-      );
-    }
-    p.array.write(saved.data);
-  }
-  optimizer.loadStateDict(part('optimizer'));
-  ema?.loadStateDict(part('ema'), { steps: step });
-}
-
-async function preview(
-  task: TrainTask,
-  step: number,
-  ema: EMA | undefined,
-  parameters: Map<string, Tensor>,
-  hooks: TrainHooks,
-): Promise<void> {
-  ema?.swap(parameters);
+async function preview(task: TrainTask, step: number, learner: Learner, hooks: TrainHooks): Promise<void> {
+  learner.swapAverages();
   try {
     await task.preview!(step);
   } catch (error) {
     hooks.warn?.(`no preview at step ${step}: ${(error as Error).message}`);
   } finally {
-    ema?.swap(parameters);
+    learner.swapAverages();
   }
 }
 
-/** Which tensor went wrong first: run the step again and look at each gradient. */
-async function explain(
-  task: TrainTask,
-  step: number,
-  parameters: Map<string, Tensor>,
-  loss: number,
-): Promise<TrainingError> {
-  const where: string[] = [];
-  for (const [key, p] of parameters) if (!finite(await p.read())) where.push(`the weights of ${key}`);
-  if (where.length === 0) {
-    scope(() => task.loss(...task.batch(step)).backward());
-    for (const [key, p] of parameters) {
-      if (p.grad && !finite(await p.grad.read())) where.push(`the gradient of ${key}`);
-      p.grad?.dispose();
-      p.grad = undefined;
-    }
-  }
+async function explain(learner: Learner, step: number, loss: number, skipped: number): Promise<TrainingError> {
   return new TrainingError(
     [
-      `${task.name}: loss ${loss} after ${MAX_SKIPPED} skipped steps, at step ${step}`,
-      ...where.slice(0, 3).map((name) => `  not finite: ${name}`),
-      ...(where.length > 3 ? [`  … and ${where.length - 3} more`] : []),
+      `${learner.task.name}: loss ${loss} after ${skipped} skipped steps, at step ${step}`,
+      ...(learner.lossScale ? [`  the loss scale is down to ${learner.lossScale.scale}`] : []),
+      ...(await firstBad(learner, step)),
       '  the last checkpoint is good; go on from it with a lower --learning_rate or --max_grad_norm',
     ].join('\n'),
   );
 }
-
-const finite = (numbers: ArrayLike<number>): boolean => {
-  for (let i = 0; i < numbers.length; i++) if (!Number.isFinite(numbers[i])) return false;
-  return true;
-};
 
 const round = (x: number): number => Number(x.toPrecision(6));

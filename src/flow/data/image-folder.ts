@@ -1,14 +1,23 @@
 import { readFile, stat } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import sharp from 'sharp';
+import type { KernelEnum } from 'sharp';
 import { uniformU32 } from '../../tensor/random.ts';
 import { fromBytes, type CaptionedImages } from './captioned-images.ts';
 import { readMetadata, type MetadataRow } from './metadata.ts';
+
+/** --image_interpolation_mode, and what sharp calls it. */
+const kernels = { lanczos: 'lanczos3', bicubic: 'cubic', bilinear: 'linear', nearest: 'nearest' } as const;
+/** How an image is scaled. */
+export type Interpolation = keyof typeof kernels;
+/** 'lanczos', 'bicubic', 'bilinear', 'nearest' */
+export const interpolationModes = Object.keys(kernels) as Interpolation[];
 
 /** What a folder of images with metadata.jsonl or .csv is read as. Names follow diffusers' training scripts. */
 export interface ImageFolderOptions {
   resolution?: number; // the shorter side is scaled to it, then a square is cut (512)
   centerCrop?: boolean; // cut the middle; otherwise a place drawn from the seed, one for each image (false)
+  interpolation?: Interpolation; // how it is scaled ('lanczos')
   imageColumn?: string; // column with the path; 'image' means Hugging Face's 'file_name'
   captionColumn?: string; // column with the caption, or with a list of them ('text')
   maxTrainSamples?: number;
@@ -74,7 +83,7 @@ export async function loadImageFolder(folder: string, options: ImageFolderOption
         ? [0.5, 0.5]
         : [uniformU32(seed, 'crop', 2 * i) * 2 ** -32, uniformU32(seed, 'crop', 2 * i + 1) * 2 ** -32];
       try {
-        decoded[i] = await readSquare(listed[i].path, resolution, place);
+        decoded[i] = await readSquare(listed[i].path, resolution, place, kernels[options.interpolation ?? 'lanczos']);
       } catch (error) {
         problems.push({ file, line: listed[i].line, reason: `${listed[i].id}: ${(error as Error).message}` });
       }
@@ -171,7 +180,7 @@ function listImages(
 type Place = [x: number, y: number]; // 0 … 1, of the room there is
 
 /** Image file → [resolution, resolution, 3] */
-async function readSquare(path: string, resolution: number, [x, y]: Place): Promise<Buffer> {
+async function readSquare(path: string, resolution: number, [x, y]: Place, kernel: keyof KernelEnum): Promise<Buffer> {
   const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
     throw new Error(error.code === 'ENOENT' ? 'the file does not exist' : error.message);
   });
@@ -182,7 +191,7 @@ async function readSquare(path: string, resolution: number, [x, y]: Place): Prom
       .autoOrient()
       .flatten({ background: 'white' })
       .toColourspace('srgb')
-      .resize(resolution, resolution, { fit: 'outside', kernel: 'lanczos3' })
+      .resize(resolution, resolution, { fit: 'outside', kernel })
       .removeAlpha()
       .raw()
       .toBuffer({ resolveWithObject: true });

@@ -31,8 +31,9 @@ export function spreadTimes(seed: number, stream: string, step: number, batch: n
   return Float32Array.from({ length: batch }, (_, i) => (u + i / batch) % 1);
 }
 
-/** The prompts on sample sheets, when the data has them. */
-export function previewPrompts(data: CaptionedImages, count = 12): string[] {
+/** The prompts on sample sheets: those that were asked for, else well-known ones when the data has them. */
+export function previewPrompts(data: CaptionedImages, asked: readonly string[] = [], count = 12): string[] {
+  if (asked.length) return [...asked];
   const wanted = [
     'red apple',
     'pizza',

@@ -2,7 +2,7 @@
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readTensors, writeTensors } from '../../tensor/io/files-node.ts';
-import { TrainingError } from '../trainer.ts';
+import { TrainingError } from '../training-error.ts';
 import type { Checkpoint, CheckpointStore } from '../trainer.ts';
 
 export class CheckpointFolder implements CheckpointStore {

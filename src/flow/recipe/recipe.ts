@@ -1,5 +1,6 @@
 /** A recipe: every number that decides what a training run makes, as JSON. */
 import type { CLIPTextConfig, UNetConfig, VAEConfig } from '../../nn/index.ts';
+import type { Interpolation } from '../data/image-folder.ts';
 import type { FixedStepSolver } from '../solvers.ts';
 import type { TrainOptions } from '../trainer.ts';
 
@@ -17,6 +18,10 @@ export interface Recipe {
     trainDataDir?: string;
     imageColumn?: string;
     captionColumn?: string;
+    /** Cut the middle of an image (true), or a place drawn from the seed. */
+    centerCrop?: boolean;
+    /** How an image is scaled ('lanczos'). */
+    interpolation?: Interpolation;
     /** Pixels on a side. */
     resolution: number;
     maxTrainSamples?: number;

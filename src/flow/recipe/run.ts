@@ -5,6 +5,7 @@ import { appendFileSync } from 'node:fs';
 import { loadImageFolder } from '../data/image-folder.ts';
 import { loadOpenMoji } from '../data/openmoji.ts';
 import type { CaptionedImages } from '../data/captioned-images.ts';
+import { writeTensors } from '../../tensor/io/files-node.ts';
 import { train } from '../trainer.ts';
 import type { LogLine, Progress, TrainOptions, TrainResult, TrainTask } from '../trainer.ts';
 import { CheckpointFolder, fullDisk } from './checkpoints.ts';
@@ -37,8 +38,14 @@ export interface RunHooks {
   progress?(progress: Progress): void;
   artist?: Artist;
   signal?: AbortSignal;
-  /** Minutes between sample sheets. */
+  /** Minutes between sample sheets, */
   pictureMinutes?: number;
+  /** or steps. */
+  validationSteps?: number;
+  /** What the sample sheets ask for, in place of captions of the data. */
+  validationPrompts?: string[];
+  /** Where decoded images are kept between runs. */
+  cacheFolder?: string;
   resumeFrom?: string;
   /** A model folder whose teacher is taken instead of trained. */
   pretrained?: string;
@@ -105,10 +112,16 @@ export class Run {
           imageColumn: data.imageColumn,
           captionColumn: data.captionColumn,
           seed,
-          centerCrop: true,
+          centerCrop: data.centerCrop ?? true,
+          interpolation: data.interpolation,
           onWarning,
         })
-      : await loadOpenMoji({ size: data.resolution, set: data.set, onWarning });
+      : await loadOpenMoji({
+          size: data.resolution,
+          set: data.set,
+          cacheFolder: this.hooks.cacheFolder,
+          onWarning,
+        });
     const limit = data.maxTrainSamples ?? all.ids.length;
     return {
       ...all,
@@ -122,7 +135,7 @@ export class Run {
   async train(stage: StageName, task: TrainTask, options: TrainOptions): Promise<TrainResult> {
     const folder = await this.stageFolder(stage);
     const logFile = join(folder, 'log.jsonl');
-    const store = new CheckpointFolder(folder, 2, this.hooks.resumeFrom ?? 'latest');
+    const store = new CheckpointFolder(folder, options.checkpointsTotalLimit, this.hooks.resumeFrom ?? 'latest');
     const resumed = await store.latest();
     if (resumed) this.say(`${stage}: going on from step ${resumed.step}`);
     const log = await readLog(logFile, resumed?.step ?? 0);
@@ -146,10 +159,17 @@ export class Run {
       warn: (message) => this.say(message),
       signal: this.hooks.signal,
       previewMinutes: this.hooks.pictureMinutes,
+      previewSteps: this.hooks.validationSteps,
     });
     await drawCurve();
     if (!result.finished) throw new Interrupted(`${stage}: stopped at step ${result.step}; saved in ${folder}`);
-    return result;
+    const { lora, ...facts } = result;
+    if (lora) {
+      const file = join(folder, 'pytorch_lora_weights.safetensors');
+      await writeTensors(file, lora.tensors, lora.metadata);
+      this.say(`${stage}: the LoRA is in ${file}; the model has it merged`);
+    }
+    return facts;
   }
 }
 

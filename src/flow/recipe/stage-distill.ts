@@ -52,7 +52,7 @@ export async function distillStage(run: Run): Promise<void> {
     return [tensor(x0, all), texts.batch(prompts), tensor(jump, all)];
   };
   const loss = (x0: Tensor, text: Tensor, jump: Tensor): Tensor => mse(unet.forward(x0, timestepOf(0), text), jump);
-  const prompts = previewPrompts(data);
+  const prompts = previewPrompts(data, run.hooks.validationPrompts);
   const preview = (step: number) =>
     sampleSheet(run, 'distill', {
       prompts,
@@ -61,7 +61,11 @@ export async function distillStage(run: Run): Promise<void> {
       encode: (list) => texts.batch(list),
       columns: [{ steps: 1, guidanceScale: 1 }],
     });
-  const result = await run.train('distill', { name: 'distill', modules: { unet }, batch, loss, preview }, recipe.train);
+  const result = await run.train(
+    'distill',
+    { name: 'distill', modules: { unet }, samples: sampler.length, batch, loss, preview },
+    recipe.train,
+  );
   await saveModule(run.model, 'unet', unet, 'UNet2DConditionModel');
   await preview(result.step);
   unet.dispose();

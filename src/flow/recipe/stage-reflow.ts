@@ -42,7 +42,7 @@ export async function reflowStage(run: Run): Promise<void> {
   };
   const loss = (xt: Tensor, waves: Tensor, text: Tensor, target: Tensor): Tensor =>
     flowLoss(unet.forward(xt, waves, text), target);
-  const prompts = previewPrompts(data);
+  const prompts = previewPrompts(data, run.hooks.validationPrompts);
   const preview = (step: number) =>
     sampleSheet(run, 'reflow', {
       prompts,
@@ -55,7 +55,11 @@ export async function reflowStage(run: Run): Promise<void> {
         { steps: 25, guidanceScale: 1 },
       ],
     });
-  const result = await run.train('reflow', { name: 'reflow', modules: { unet }, batch, loss, preview }, recipe.train);
+  const result = await run.train(
+    'reflow',
+    { name: 'reflow', modules: { unet }, samples: sampler.length, batch, loss, preview },
+    recipe.train,
+  );
   await saveModule(run.model, 'unet_reflow', unet, 'UNet2DConditionModel');
   await preview(result.step);
   unet.dispose();

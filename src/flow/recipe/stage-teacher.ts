@@ -64,7 +64,7 @@ export async function teacherStage(run: Run): Promise<void> {
   };
   const loss = (xt: Tensor, waves: Tensor, ids: Tensor, target: Tensor): Tensor =>
     flowLoss(unet.forward(xt, waves, textEncoder.forward(ids).lastHiddenState), target);
-  const prompts = previewPrompts(data);
+  const prompts = previewPrompts(data, run.hooks.validationPrompts);
   const preview = (step: number) =>
     sampleSheet(run, 'teacher', {
       prompts,
@@ -83,7 +83,7 @@ export async function teacherStage(run: Run): Promise<void> {
     });
   const result = await run.train(
     'teacher',
-    { name: 'teacher', modules: { text_encoder: textEncoder, unet }, batch, loss, preview },
+    { name: 'teacher', modules: { text_encoder: textEncoder, unet }, samples: sampler.length, batch, loss, preview },
     recipe.train,
   );
   await saveModule(run.model, 'text_encoder', textEncoder, 'CLIPTextModel');

@@ -51,7 +51,11 @@ export async function vaeStage(run: Run): Promise<void> {
       ],
     });
   };
-  const result = await run.train('vae', { name: 'vae', modules: { vae }, batch, loss, preview }, recipe.train);
+  const result = await run.train(
+    'vae',
+    { name: 'vae', modules: { vae }, samples: sampler.length, batch, loss, preview },
+    recipe.train,
+  );
 
   const { latents, error } = await encodeAll(vae, data.images, size);
   Object.assign(vae.config, { scaling_factor: 1, ...latentStatistics(latents, channels) });

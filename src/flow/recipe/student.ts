@@ -14,7 +14,11 @@ export async function encodeCaptions(run: Run): Promise<TextTable> {
   const { captions } = await run.data();
   const tokenizer = await openTokenizer(join(run.model, 'tokenizer'));
   const encoder = await openModule(run.model, 'text_encoder', (config) => new CLIPTextModel(config));
-  const table = await TextTable.encode(['', ...captions.flat()], tokenizer, encoder);
+  const table = await TextTable.encode(
+    ['', ...captions.flat(), ...(run.hooks.validationPrompts ?? [])],
+    tokenizer,
+    encoder,
+  );
   encoder.dispose();
   return table;
 }
