@@ -41,7 +41,8 @@ export function unscaleLatents(z: Float32Array, channels: number, scale: LatentS
   return z.map((value, i) => value / factor[i % channels] + mean[i % channels]);
 }
 
-function affine(channels: number, { scaling_factor = 1, shift_factor, latents_mean, latents_std }: LatentScale) {
+/** What is taken off each channel and what the rest is multiplied by: [C] each. */
+export function affine(channels: number, { scaling_factor = 1, shift_factor, latents_mean, latents_std }: LatentScale) {
   const mean = Array.from({ length: channels }, (_, c) => latents_mean?.[c] ?? shift_factor ?? 0);
   const factor = Array.from({ length: channels }, (_, c) => scaling_factor / (latents_std?.[c] ?? 1));
   return { mean, factor };

@@ -7,6 +7,7 @@ import { GroupNorm } from '../layers/norm.ts';
 import { ResnetBlock2D } from '../layers/resnet.ts';
 import { Downsample2D, Upsample2D } from '../layers/sampling.ts';
 import { Module } from '../module.ts';
+import { checkpointed, plainly } from './unet-blocks.ts';
 
 /** The fields of a diffusers AutoencoderKL config.json that matter. */
 export interface VAEConfig {
@@ -71,8 +72,8 @@ class UpDecoderBlock2D extends Module {
   }
 
   /** x: [B, H, W, I] → [B, 2H, 2W, O] */
-  forward(x: Tensor): Tensor {
-    for (const resnet of this.resnets) x = scope(() => resnet.forward(x));
+  forward(x: Tensor, call = plainly): Tensor {
+    for (const resnet of this.resnets) x = call((x) => resnet.forward(x), x);
     return this.upsamplers ? this.upsamplers[0].forward(x) : x;
   }
 }
@@ -155,9 +156,9 @@ class Decoder extends Module {
   }
 
   /** z: [B, h, w, Z] → [B, H, W, 3] */
-  forward(z: Tensor): Tensor {
+  forward(z: Tensor, call = plainly): Tensor {
     let x = this.mid_block.forward(this.conv_in.forward(z));
-    for (const block of this.up_blocks) x = block.forward(x);
+    for (const block of this.up_blocks) x = block.forward(x, call);
     return this.conv_out.forward(this.conv_norm_out.forward(x));
   }
 }
@@ -178,6 +179,8 @@ export class AutoencoderKL extends Module {
   quant_conv: Conv2d;
   post_quant_conv: Conv2d;
   readonly config: VAEConfig;
+  /** Backward through the decoder computes its blocks again instead of keeping what they made: less memory, more time. */
+  gradientCheckpointing = false;
 
   constructor(config: Partial<VAEConfig> = {}) {
     super();
@@ -216,7 +219,7 @@ export class AutoencoderKL extends Module {
 
   /** z: [B, H/8, W/8, 4], not scaled → image [B, H, W, 3] */
   decode(z: Tensor): Tensor {
-    return this.decoder.forward(this.post_quant_conv.forward(z));
+    return this.decoder.forward(this.post_quant_conv.forward(z), this.gradientCheckpointing ? checkpointed : plainly);
   }
 }
 
