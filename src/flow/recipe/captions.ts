@@ -1,4 +1,3 @@
-import { uniform } from '../../tensor/random.ts';
 import { BatchSampler } from '../data/loader.ts';
 import type { CaptionedImages } from '../data/captioned-images.ts';
 
@@ -21,18 +20,8 @@ export function drawPrompts(
   return captions.map((text, i) => ({ image: indices[i], text }));
 }
 
-/**
- * B times, spread evenly over [0, 1): each by itself is uniform, and together they cover the path.
- *
- *     tᵢ = frac(u + i / B)
- */
-export function spreadTimes(seed: number, stream: string, step: number, batch: number): Float32Array {
-  const [u] = uniform(seed, stream, 1, step);
-  return Float32Array.from({ length: batch }, (_, i) => (u + i / batch) % 1);
-}
-
-/** The prompts on sample sheets: those that were asked for, else well-known ones when the data has them. */
-export function previewPrompts(data: CaptionedImages, asked: readonly string[] = [], count = 12): string[] {
+/** The prompts on sample sheets: those that were asked for, else well-known ones among the captions, then others. */
+export function previewPrompts(captions: readonly string[], asked: readonly string[] = [], count = 12): string[] {
   if (asked.length) return [...asked];
   const wanted = [
     'red apple',
@@ -48,7 +37,7 @@ export function previewPrompts(data: CaptionedImages, asked: readonly string[] =
     'ghost',
     'soccer ball',
   ];
-  const have = new Set(data.captions.map(([first]) => first));
+  const have = new Set(captions);
   const found = wanted.filter((prompt) => have.has(prompt));
   const others = [...have].filter((caption) => !found.includes(caption));
   return [...found, ...others].slice(0, count);

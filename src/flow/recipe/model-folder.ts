@@ -11,7 +11,7 @@
  */
 import { mkdir, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
+import { AutoencoderKL, CLIPTextModel } from '../../nn/index.ts';
 import { parametersAs } from '../../nn/module.ts';
 import type { Module } from '../../nn/module.ts';
 import { ClipTokenizer } from '../../nn/tokenizer.ts';
@@ -23,6 +23,7 @@ import { Pipeline } from '../pipeline.ts';
 import type { PipelineParts } from '../pipeline.ts';
 import { networkNames } from '../pipelines/options.ts';
 import type { NetworkName, SamplingDefaults } from '../pipelines/options.ts';
+import { networkOf } from './network.ts';
 
 /** A model folder that cannot be used: which file, and what is wrong with it. */
 export class ModelFolderError extends Error {
@@ -53,8 +54,7 @@ export async function openModelFolder(
   const textEncoder = await openModule(folder, 'text_encoder', (config) => new CLIPTextModel(config), stored);
   const vae = await openModule(folder, 'vae', (config) => new AutoencoderKL(config), stored);
   const opened: PipelineParts['networks'] = {};
-  for (const name of networks)
-    opened[name] = await openModule(folder, name, (config) => new UNet2DConditionModel(config), stored);
+  for (const name of networks) opened[name] = await openModule(folder, name, networkOf, stored);
   const scheduler = parts.includes('scheduler')
     ? await readJson(join(folder, 'scheduler', 'scheduler_config.json'))
     : undefined;

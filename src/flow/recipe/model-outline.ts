@@ -41,7 +41,12 @@ async function outlineOfFolder(folder: string, which: NetworkName, rectifiedFlow
   const scheduler = (await schedulerOf(folder)) as { _class_name?: string; sampling?: any } | undefined;
   if (isRefiner) return { ...refiner, ...common, scheduler: scheduler ?? refiner.scheduler };
   if (parts.some((name) => name.startsWith('unet_')))
-    return { ...common, kind: 'unet', scheduler, defaults: scheduler?.sampling?.[which] ?? usualSampling(true) };
+    return {
+      ...common,
+      kind: common.network._class_name === 'StackedUNet' ? 'stacked' : 'unet',
+      scheduler,
+      defaults: scheduler?.sampling?.[which] ?? usualSampling(true),
+    };
   return { ...common, ...wayOf(rectifiedFlow ?? isRectifiedFlow(await indexOf(folder)), scheduler) };
 }
 

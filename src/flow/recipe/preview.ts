@@ -1,7 +1,6 @@
 /** Sample sheets while training goes on. */
 import { join } from 'node:path';
 import { AutoencoderKL } from '../../nn/index.ts';
-import type { UNet2DConditionModel } from '../../nn/index.ts';
 import { noGrad, scope, tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { guided } from '../guidance.ts';
@@ -12,10 +11,11 @@ import { euler } from '../solvers.ts';
 import { openModule } from './model-folder.ts';
 import type { StageName } from './recipe.ts';
 import type { Run } from './run.ts';
+import type { Network } from './network.ts';
 
 export interface SheetRequest {
   prompts: string[];
-  network: UNet2DConditionModel;
+  network: Network;
   title: string;
   columns: { steps: number; guidanceScale: number }[];
   encode(texts: string[]): Tensor;

@@ -1,7 +1,9 @@
 /** A recipe: every number that decides what a training run makes, as JSON. */
 import type { CLIPTextConfig, UNetConfig, VAEConfig } from '../../nn/index.ts';
 import type { Interpolation } from '../data/image-folder.ts';
+import type { LossOptions } from '../losses.ts';
 import type { FixedStepSolver } from '../solvers.ts';
+import type { TimeOptions } from '../times.ts';
 import type { TrainOptions } from '../trainer.ts';
 
 /** A stage of the recipe. */
@@ -41,10 +43,44 @@ export interface Recipe {
   teacher: { train: TrainOptions; nullText: number };
   /** What teacher's flow makes of noise: the data of reflow. */
   pairs: PairOptions;
-  reflow: { train: TrainOptions; nullText: number };
-  /** Pairs are made anew with the reflowed network, as InstaFlow does. */
-  distill: { train: TrainOptions; pairs: PairOptions };
+  reflow: ReflowOptions;
+  distill: DistillOptions;
+  /** Files with the weights of LPIPS, for losses that want it. */
+  lpips?: string[];
+  /** The scheduler_config.json of a teacher that is a network of diffusion; a rectified flow unless given. */
+  diffusion?: Record<string, unknown>;
   evaluate: { count: number; steps: number; guidanceScale: number };
+}
+
+/** How reflow trains. What is not given is as in the paper. */
+export interface ReflowOptions {
+  train: TrainOptions;
+  /** Share of samples whose text is dropped. */
+  nullText: number;
+  /** When on the paths (uniform). */
+  times?: TimeOptions;
+  /** L2 */
+  loss?: LossOptions;
+  /** 'epsilon' leaves a network of diffusion one, and trains it on its own curved paths. */
+  predicts?: 'velocity' | 'epsilon';
+  /** Begin with −ε where the teacher says ε. */
+  negateEpsilon?: boolean;
+}
+
+/** How the student of few steps is distilled. Pairs are made anew with the reflowed network, as InstaFlow does. */
+export interface DistillOptions {
+  train: TrainOptions;
+  pairs: PairOptions;
+  /** Steps that the student takes (1). */
+  steps?: number;
+  /** L2 */
+  loss?: LossOptions;
+  /** A loss for so many further steps. */
+  then?: { loss: LossOptions; steps: number };
+  /** Whose weights it begins with, and whose pairs it learns. 'unet_teacher' leaves out reflow. */
+  from?: 'unet_reflow' | 'unet_teacher';
+  /** 'stacked' is InstaFlow-1.7B. */
+  student?: 'unet' | 'stacked';
 }
 
 /** How many pairs, and how the flow that makes them is solved. */

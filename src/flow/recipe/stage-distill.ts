@@ -1,73 +1,103 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { mse, tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { BatchSampler } from '../data/loader.ts';
-import { timestepOf } from '../rectified-flow.ts';
+import { latentSize } from '../latents.ts';
+import type { LatentShape } from '../latents.ts';
+import type { LossOptions } from '../losses.ts';
+import type { Points } from '../objectives.ts';
+import type { TrainResult } from '../trainer.ts';
 import { batchAt, drawPrompts, previewPrompts } from './captions.ts';
-import { saveModule } from './model-folder.ts';
-import { makePairs, pairBatch } from './pairs.ts';
+import { ModelFolderError } from './model-folder.ts';
+import { openObjective } from './open-objective.ts';
+import { makePairs, pairBatch, readPairs } from './pairs.ts';
+import type { Pairs } from './pairs.ts';
 import { sampleSheet } from './preview.ts';
 import type { Run } from './run.ts';
-import { cachedLatents } from './stage-vae.ts';
-import { conditional, encodeCaptions, openNetwork } from './student.ts';
+import { conditional, encodeCaptions, encodeTexts, latentShapeOf, openNetwork, openStudent, saveNetwork } from './student.ts'; // prettier-ignore
 
 /**
- * One-step distillation: only t = 0 is ever asked for, so learn to jump from there to where the reflowed flow ends.
+ * One-step distillation: only t = 0 is ever asked for, so learn to jump from there to where the reflowed flow ends. With
+ * several steps, the same from each of the times 0, 1/k, ….
  *
- *     min E |x0 + v(x0, 0, text) − ODE[reflowed](x0 | text)|²
+ *     min E D(x0 + v(x0, 0, text), ODE[reflowed](x0 | text))        D: L2, then LPIPS if wanted
  *
  * @see Liu et al. 2023, InstaFlow, eq. 6. https://arxiv.org/abs/2309.06380
  */
 export async function distillStage(run: Run): Promise<void> {
-  const {
-    seed,
-    data: { specificCaption },
-    distill: recipe,
-  } = run.recipe;
-  const data = await run.data();
-  const { shape } = await cachedLatents(run);
-  const texts = await encodeCaptions(run);
-  const unet = await openNetwork(run, 'unet_reflow');
-  unet.gradientCheckpointing = recipe.train.gradientCheckpointing ?? false;
-  const folder = join(await run.stageFolder('distill'), 'pairs');
-  await mkdir(folder, { recursive: true });
-  const drawn = drawPrompts(data, recipe.pairs.count, seed + 5, specificCaption).map(({ text }) => text);
-  const pairs = await makePairs(
-    run,
-    folder,
-    { network: conditional(unet), texts, shape, prompts: drawn, firstSeed: 2_000_000 },
-    recipe.pairs,
-  );
-
-  const { batchSize } = recipe.train;
+  const { seed, distill: recipe } = run.recipe;
+  const { steps = 1, from = 'unet_reflow', loss: first = { type: 'l2' }, then } = recipe;
+  const { batchSize, gradientCheckpointing = false } = recipe.train;
+  if (run.recipe.reflow.predicts === 'epsilon' && from === 'unet_reflow')
+    throw new ModelFolderError(
+      `${run.folder}: reflow left a network of diffusion (--prediction_type epsilon), which has no velocity to distil\n  ` +
+        'sample it in a few steps as it is, or reflow without that',
+    );
+  const shape = latentShapeOf(run.recipe.unet);
+  const pairs = await pairsOf(run, from, shape);
+  const texts = await encodeTexts(run, pairs.prompts);
   const sampler = new BatchSampler(
     pairs.prompts.map((prompt) => [prompt]),
     { batchSize, seed: seed + 6, nullText: 0, specific: 1 },
   );
-  const batch = (step: number): Tensor[] => {
-    const { x0, x1, prompts } = pairBatch(pairs, batchAt(sampler, step).indices, shape);
-    const jump = x1.map((value, i) => value - x0[i]);
-    const all = [batchSize, ...shape];
-    return [tensor(x0, all), texts.batch(prompts), tensor(jump, all)];
-  };
-  const loss = (x0: Tensor, text: Tensor, jump: Tensor): Tensor => mse(unet.forward(x0, timestepOf(0), text), jump);
-  const prompts = previewPrompts(data, run.hooks.validationPrompts);
-  const preview = (step: number) =>
-    sampleSheet(run, 'distill', {
-      prompts,
-      network: unet,
-      title: `distilled, step ${step}`,
-      encode: (list) => texts.batch(list),
-      columns: [{ steps: 1, guidanceScale: 1 }],
+  const prompts = previewPrompts(pairs.prompts, run.hooks.validationPrompts);
+
+  /** Train up to a step with one loss. A second one goes on from the checkpoint that the first one leaves. */
+  const learn = async (loss: LossOptions, upTo: number, isLast: boolean): Promise<TrainResult> => {
+    const negate = from === 'unet_teacher' && run.recipe.reflow.negateEpsilon;
+    const unet = await openStudent(run, from, { network: recipe.student, negate });
+    unet.gradientCheckpointing = gradientCheckpointing;
+    const objective = await openObjective(run, {
+      ...{ shape, times: { distribution: 'k-grid', steps }, loss, gradientCheckpointing },
+      ...{ seed, stream: 'distill time', timeWaves: (timesteps) => unet.timeWaves(timesteps) },
     });
-  const result = await run.train(
-    'distill',
-    { name: 'distill', modules: { unet }, samples: sampler.length, batch, loss, preview },
-    recipe.train,
-  );
-  await saveModule(run.model, 'unet', unet, 'UNet2DConditionModel');
-  await preview(result.step);
-  unet.dispose();
+    const preview = (step: number) =>
+      sampleSheet(run, 'distill', {
+        prompts,
+        network: unet,
+        title: `distilled, step ${step}`,
+        encode: (list) => texts.batch(list),
+        columns: [{ steps, guidanceScale: 1 }],
+      });
+    const task = {
+      ...{ name: 'distill', modules: { unet }, samples: sampler.length, preview },
+      batch(step: number): Tensor[] {
+        const { x0, x1, prompts } = pairBatch(pairs, batchAt(sampler, step).indices, shape);
+        return [texts.batch(prompts), ...objective.points(x0, x1, step)];
+      },
+      loss: (text: Tensor, ...points: Tensor[]): Tensor =>
+        objective.loss(unet.forward(points[0], points[1], text), points as unknown as Points),
+    };
+    try {
+      const result = await run.train('distill', task, { ...recipe.train, steps: upTo });
+      if (isLast) {
+        await saveNetwork(run, 'unet', unet);
+        await preview(result.step);
+      }
+      return result;
+    } finally {
+      objective.dispose();
+      unet.dispose();
+    }
+  };
+  let result = await learn(first, recipe.train.steps, !then);
+  if (then) result = await learn(then.loss, recipe.train.steps + then.steps, true);
   await run.finish('distill', { ...result, pairs: pairs.seeds.length });
+}
+
+/** Made anew with the reflowed network; those of the teacher when that is distilled directly. */
+async function pairsOf(run: Run, from: 'unet_reflow' | 'unet_teacher', shape: LatentShape): Promise<Pairs> {
+  if (from === 'unet_teacher') return readPairs(join(run.folder, 'pairs'), latentSize(shape));
+  const { seed, data: { specificCaption }, distill: recipe } = run.recipe; // prettier-ignore
+  const folder = join(await run.stageFolder('distill'), 'pairs');
+  await mkdir(folder, { recursive: true });
+  const network = await openNetwork(run, from);
+  const texts = await encodeCaptions(run);
+  const prompts = drawPrompts(await run.data(), recipe.pairs.count, seed + 5, specificCaption).map(({ text }) => text);
+  const source = { network: conditional(network), texts, shape, prompts, firstSeed: 2_000_000 };
+  try {
+    return await makePairs(run, folder, source, recipe.pairs);
+  } finally {
+    network.dispose();
+  }
 }

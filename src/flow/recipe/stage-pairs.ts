@@ -1,8 +1,7 @@
 import { drawPrompts } from './captions.ts';
 import { makePairs } from './pairs.ts';
-import { encodeCaptions, conditional, openNetwork } from './student.ts';
+import { encodeCaptions, latentShapeOf, openNetwork, teacherVelocity } from './student.ts';
 import type { Run } from './run.ts';
-import { cachedLatents } from './stage-vae.ts';
 
 /** What the teacher makes of noise, with guidance: the coupling that reflow learns. */
 export async function pairsStage(run: Run): Promise<void> {
@@ -12,7 +11,6 @@ export async function pairsStage(run: Run): Promise<void> {
     pairs: options,
   } = run.recipe;
   const data = await run.data();
-  const { shape } = await cachedLatents(run);
   const texts = await encodeCaptions(run);
   const teacher = await openNetwork(run, 'unet_teacher');
   const start = performance.now();
@@ -20,7 +18,13 @@ export async function pairsStage(run: Run): Promise<void> {
   const pairs = await makePairs(
     run,
     await run.stageFolder('pairs'),
-    { network: conditional(teacher), texts, shape, prompts, firstSeed: 1_000_000 },
+    {
+      network: teacherVelocity(run, teacher),
+      texts,
+      shape: latentShapeOf(teacher.config),
+      prompts,
+      firstSeed: 1_000_000,
+    },
     options,
   );
   teacher.dispose();

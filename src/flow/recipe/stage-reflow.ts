@@ -1,16 +1,14 @@
 import { join } from 'node:path';
-import { tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { BatchSampler } from '../data/loader.ts';
 import { latentSize } from '../latents.ts';
-import { flowLoss, pathPoints } from '../rectified-flow.ts';
-import { batchAt, previewPrompts, spreadTimes } from './captions.ts';
-import { saveModule } from './model-folder.ts';
+import type { Points } from '../objectives.ts';
+import { batchAt, previewPrompts } from './captions.ts';
+import { openObjective } from './open-objective.ts';
 import { pairBatch, readPairs } from './pairs.ts';
 import { sampleSheet } from './preview.ts';
 import type { Run } from './run.ts';
-import { cachedLatents } from './stage-vae.ts';
-import { encodeCaptions, openNetwork } from './student.ts';
+import { encodeTexts, latentShapeOf, openStudent, saveNetwork } from './student.ts';
 
 /**
  * Text-conditioned reflow: train the flow again, between each noise and what the teacher made of it. Its paths no longer
@@ -22,13 +20,17 @@ import { encodeCaptions, openNetwork } from './student.ts';
  */
 export async function reflowStage(run: Run): Promise<void> {
   const { seed, reflow: recipe } = run.recipe;
-  const data = await run.data();
-  const { shape } = await cachedLatents(run);
-  const texts = await encodeCaptions(run);
+  const { times = { distribution: 'uniform' }, loss: lossOptions = { type: 'l2' }, predicts, negateEpsilon } = recipe;
+  const { batchSize, gradientCheckpointing = false } = recipe.train;
+  const unet = await openStudent(run, 'unet_teacher', { negate: negateEpsilon && predicts !== 'epsilon' });
+  unet.gradientCheckpointing = gradientCheckpointing;
+  const shape = latentShapeOf(unet.config);
   const pairs = await readPairs(join(run.folder, 'pairs'), latentSize(shape));
-  const unet = await openNetwork(run, 'unet_teacher');
-  unet.gradientCheckpointing = recipe.train.gradientCheckpointing ?? false;
-  const { batchSize } = recipe.train;
+  const texts = await encodeTexts(run, pairs.prompts);
+  const objective = await openObjective(run, {
+    ...{ shape, times, loss: lossOptions, predicts, gradientCheckpointing },
+    ...{ seed, stream: 'reflow time', timeWaves: (timesteps) => unet.timeWaves(timesteps) },
+  });
   const sampler = new BatchSampler(
     pairs.prompts.map((prompt) => [prompt]),
     { batchSize, seed: seed + 4, nullText: recipe.nullText, specific: 1 },
@@ -36,13 +38,11 @@ export async function reflowStage(run: Run): Promise<void> {
   const batch = (step: number): Tensor[] => {
     const { indices, captions } = batchAt(sampler, step);
     const { x0, x1 } = pairBatch(pairs, indices, shape);
-    const { xt, target, timesteps } = pathPoints(x0, x1, spreadTimes(seed, 'reflow time', step, batchSize));
-    const all = [batchSize, ...shape];
-    return [tensor(xt, all), unet.timeWaves([...timesteps]), texts.batch(captions), tensor(target, all)];
+    return [texts.batch(captions), ...objective.points(x0, x1, step)];
   };
-  const loss = (xt: Tensor, waves: Tensor, text: Tensor, target: Tensor): Tensor =>
-    flowLoss(unet.forward(xt, waves, text), target);
-  const prompts = previewPrompts(data, run.hooks.validationPrompts);
+  const loss = (text: Tensor, ...points: Tensor[]): Tensor =>
+    objective.loss(unet.forward(points[0], points[1], text), points as unknown as Points);
+  const prompts = previewPrompts(pairs.prompts, run.hooks.validationPrompts);
   const preview = (step: number) =>
     sampleSheet(run, 'reflow', {
       prompts,
@@ -60,7 +60,8 @@ export async function reflowStage(run: Run): Promise<void> {
     { name: 'reflow', modules: { unet }, samples: sampler.length, batch, loss, preview },
     recipe.train,
   );
-  await saveModule(run.model, 'unet_reflow', unet, 'UNet2DConditionModel');
+  objective.dispose();
+  await saveNetwork(run, 'unet_reflow', unet);
   await preview(result.step);
   unet.dispose();
   await run.finish('reflow', { ...result, pairs: pairs.seeds.length });

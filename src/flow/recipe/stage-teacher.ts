@@ -5,7 +5,8 @@ import { normal } from '../../tensor/random.ts';
 import { join } from 'node:path';
 import { BatchSampler } from '../data/loader.ts';
 import { pathPoints, flowLoss } from '../rectified-flow.ts';
-import { batchAt, previewPrompts, spreadTimes } from './captions.ts';
+import { drawTimes } from '../times.ts';
+import { batchAt, previewPrompts } from './captions.ts';
 import { openTokenizer, saveModule } from './model-folder.ts';
 import { sampleSheet } from './preview.ts';
 import type { Run } from './run.ts';
@@ -52,7 +53,11 @@ export async function teacherStage(run: Run): Promise<void> {
     const x1 = new Float32Array(batchSize * size);
     indices.forEach((image, i) => x1.set(latents.subarray(image * size, (image + 1) * size), i * size));
     const x0 = normal(seed, 'teacher noise', batchSize * size, step * batchSize * size);
-    const { xt, target, timesteps } = pathPoints(x0, x1, spreadTimes(seed, 'teacher time', step, batchSize));
+    const { xt, target, timesteps } = pathPoints(
+      x0,
+      x1,
+      drawTimes({ distribution: 'uniform' }, seed, 'teacher time', step, batchSize),
+    );
     const { ids } = tokenizer.encodeBatch(captions);
     const all = [batchSize, ...shape];
     return [
@@ -64,7 +69,10 @@ export async function teacherStage(run: Run): Promise<void> {
   };
   const loss = (xt: Tensor, waves: Tensor, ids: Tensor, target: Tensor): Tensor =>
     flowLoss(unet.forward(xt, waves, textEncoder.forward(ids).lastHiddenState), target);
-  const prompts = previewPrompts(data, run.hooks.validationPrompts);
+  const prompts = previewPrompts(
+    data.captions.map(([first]) => first),
+    run.hooks.validationPrompts,
+  );
   const preview = (step: number) =>
     sampleSheet(run, 'teacher', {
       prompts,
