@@ -20,6 +20,15 @@ export type { ModelFilesOptions } from './flow/recipe/model-files.ts';
 export { HubError } from './tensor/io/hub-node.ts';
 export type { DownloadProgress, HubDisk, HubListener, HubOptions, HubSettings } from './tensor/io/hub-node.ts';
 export { preset, presetNames } from './flow/recipe/recipe.ts';
-export type { PairOptions, PresetName, Recipe, StageName } from './flow/recipe/recipe.ts';
+export type {
+  DistillOptions,
+  PairOptions,
+  PresetName,
+  Recipe,
+  ReflowOptions,
+  StageName,
+} from './flow/recipe/recipe.ts';
+export type { LossOptions, LossType } from './flow/losses.ts';
+export type { TimeDistribution, TimeOptions } from './flow/times.ts';
 export { Interrupted, runRecipe, savedRecipe } from './flow/recipe/stages.ts';
 export type { Artist, RunHooks } from './flow/recipe/run.ts';

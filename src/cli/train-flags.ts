@@ -7,6 +7,7 @@ import { interpolationModes } from '../flow/data/image-folder.ts';
 import { lrSchedulerNames } from '../flow/trainer.ts';
 import { choice, flag, float, greedy, int, text } from './command.ts';
 import type { Values } from './command.ts';
+import { objectiveContradictions, objectiveFlags } from './objective-flags.ts';
 
 const run = {
   output_dir: text('runs/emoji', 'folder of the run: checkpoints, log, pictures, and the model itself in model/'),
@@ -73,7 +74,7 @@ const output = {
 };
 
 /** All flags of `train`, in the order of its help. */
-export const trainFlags = { ...run, ...data, ...loop, ...optimiser, ...output };
+export const trainFlags = { ...run, ...data, ...objectiveFlags, ...loop, ...optimiser, ...output };
 
 /** What was given, and the defaults of what was not. */
 export type TrainFlags = Values<typeof trainFlags>;
@@ -120,5 +121,5 @@ export function contradictions(given: Partial<TrainFlags>): string[] {
     ],
     [set('validation_steps') && given.picture_minutes === 0, '--validation_steps and --picture_minutes 0: no pictures'],
   ];
-  return wrong.flatMap(([is, words]) => (is ? [words] : []));
+  return [...wrong.flatMap(([is, words]) => (is ? [words] : [])), ...objectiveContradictions(given)];
 }

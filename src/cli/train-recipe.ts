@@ -1,9 +1,11 @@
 /** The recipe of a run: the preset, or what the folder was begun with, changed by what was given. */
+import { deriveRecipe, isCheckpoint } from '../flow/recipe/derive-recipe.ts';
 import { preset } from '../flow/recipe/recipe.ts';
 import type { PresetName, Recipe, StageName } from '../flow/recipe/recipe.ts';
 import { savedRecipe } from '../flow/recipe/stages.ts';
 import type { TrainOptions } from '../flow/trainer.ts';
 import { UsageError } from './command.ts';
+import { objectiveProblems, setObjective } from './objective-flags.ts';
 import type { TrainFlags } from './train-flags.ts';
 
 /** @throws UsageError when the folder was begun with another preset, or the resolution does not fit the networks */
@@ -13,7 +15,7 @@ export async function recipeOf(given: TrainFlags): Promise<Recipe> {
     throw new UsageError(`${given.output_dir} was begun with --preset ${saved.name}; give another --output_dir`);
   }
   const begunWith = given.pretrained_model_name_or_path;
-  const adopted = begunWith && !given.preset ? await savedRecipe(begunWith) : undefined;
+  const adopted = begunWith && !given.preset ? await recipeOfModel(begunWith) : undefined;
   const recipe = saved ?? adopted ?? preset(given.preset ?? ('emoji' satisfies PresetName));
   if (given.seed !== undefined) recipe.seed = given.seed;
   setData(recipe, given);
@@ -32,8 +34,15 @@ export async function recipeOf(given: TrainFlags): Promise<Recipe> {
       given.stage,
       chosen.map(([, train]) => train),
     );
+  setObjective(recipe, given);
+  const wrong = objectiveProblems(recipe, given);
+  if (wrong.length) throw new UsageError(wrong.join('\n'));
   return recipe;
 }
+
+/** What a model was trained by; for a checkpoint of others, what can be derived from it. */
+const recipeOfModel = async (model: string): Promise<Recipe | undefined> =>
+  (await isCheckpoint(model)) ? deriveRecipe(model) : savedRecipe(model);
 
 /** Set what was given, and nothing else. */
 function assign<T extends object>(target: T, values: { [K in keyof T]?: T[K] | undefined }): void {

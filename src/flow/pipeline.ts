@@ -120,7 +120,8 @@ export class Pipeline {
     const negative = options.negativePrompt ?? '';
     if (typeof negative !== 'string' && negative.length !== prompts.length)
       throw new PromptError(`${negative.length} negative prompts for ${prompts.length} prompts`);
-    using scheduler = chooseScheduler(this.parts.scheduler ?? { _class_name: 'RectifiedFlow' }, options.scheduler);
+    const own = this.parts.defaults[which]?.scheduler ?? this.parts.scheduler ?? { _class_name: 'RectifiedFlow' };
+    using scheduler = chooseScheduler(own, options.scheduler);
     const plan = { vae, shape, seeds, steps, scheduler, batchSize };
     const result = await drawBatches(plan, options, async ({ first, last, noises, clock, warnings }) => {
       const part = prompts.slice(first, last);

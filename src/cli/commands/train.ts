@@ -5,6 +5,7 @@ import { Interrupted, runRecipe } from '../../flow/recipe/stages.ts';
 import type { Progress } from '../../flow/trainer.ts';
 import { artist } from '../artist.ts';
 import { command } from '../command.ts';
+import { modelPath } from '../model-path.ts';
 import { clock, StatusLine } from '../status-line.ts';
 import { contradictions, trainFlags } from '../train-flags.ts';
 import { recipeOf } from '../train-recipe.ts';
@@ -14,7 +15,9 @@ export default command(
   'teacher → pairs → reflow → distill, on OpenMoji or on your own images; resumes what is unfinished',
   trainFlags,
   async (options) => {
-    const recipe = await recipeOf(options);
+    const begunWith = options.pretrained_model_name_or_path;
+    const pretrained = begunWith && (await modelPath(begunWith));
+    const recipe = await recipeOf({ ...options, pretrained_model_name_or_path: pretrained });
     await init();
     const stopping = new AbortController();
     const stop = (signal: NodeJS.Signals) => {
@@ -38,7 +41,7 @@ export default command(
           validationSteps: options.validation_steps,
           validationPrompts: options.validation_prompts,
           cacheFolder: options.cache_dir,
-          pretrained: options.pretrained_model_name_or_path,
+          pretrained,
           resumeFrom: options.resume_from_checkpoint,
         },
         options.stage,

@@ -11,6 +11,8 @@ export type NetworkName = (typeof networkNames)[number];
 export interface SamplingDefaults {
   steps: number;
   guidanceScale: number;
+  /** Its own scheduler_config.json, where that is not the model's. */
+  scheduler?: { _class_name?: string };
 }
 
 /** After a step. */

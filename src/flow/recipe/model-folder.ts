@@ -150,13 +150,19 @@ export async function saveModelIndex(
     sampling,
   });
   const present = await networksIn(folder);
+  const classes = await Promise.all(
+    present.map(async (name) => {
+      const { _class_name: className } = await readJson(join(folder, name, 'config.json'));
+      return [name, [className === 'StackedUNet' ? 'rectiflow' : 'diffusers', className]] as const;
+    }),
+  );
   await writeJson(join(folder, 'model_index.json'), {
     _class_name: 'RectifiedFlowPipeline',
     tokenizer: ['transformers', 'CLIPTokenizer'],
     text_encoder: ['transformers', 'CLIPTextModel'],
     vae: ['diffusers', 'AutoencoderKL'],
     scheduler: ['rectiflow', 'RectifiedFlow'],
-    ...Object.fromEntries(present.map((name) => [name, ['diffusers', 'UNet2DConditionModel']])),
+    ...Object.fromEntries(classes),
   });
 }
 

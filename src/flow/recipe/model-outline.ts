@@ -44,7 +44,7 @@ async function outlineOfFolder(folder: string, which: NetworkName, rectifiedFlow
     return {
       ...common,
       kind: common.network._class_name === 'StackedUNet' ? 'stacked' : 'unet',
-      scheduler,
+      scheduler: scheduler?.sampling?.[which]?.scheduler ?? scheduler,
       defaults: scheduler?.sampling?.[which] ?? usualSampling(true),
     };
   return { ...common, ...wayOf(rectifiedFlow ?? isRectifiedFlow(await indexOf(folder)), scheduler) };

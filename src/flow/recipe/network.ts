@@ -7,8 +7,8 @@ import { StackedUNet } from '../../nn/models/stacked-unet.ts';
 export type Network = UNet2DConditionModel | StackedUNet;
 
 /** The network that a config.json describes. */
-export const networkOf = (config: Partial<UNetConfig> & { _class_name?: string }): Network =>
-  config._class_name === 'StackedUNet' ? new StackedUNet(config) : new UNet2DConditionModel(config);
+export const networkOf = ({ _class_name: name, ...config }: Partial<UNetConfig> & { _class_name?: string }): Network =>
+  name === 'StackedUNet' ? new StackedUNet(config) : new UNet2DConditionModel(config);
 
 /** What its config.json calls it. */
 export const classNameOf = (network: Network): string =>

@@ -1,7 +1,10 @@
 /** Begin a run with the teacher of a model that was trained before: only what comes after it is made anew. */
-import { cp, readdir, rm } from 'node:fs/promises';
+import { copyFile, cp, link, mkdir, readdir, realpath, rm } from 'node:fs/promises';
+import { constants } from 'node:fs';
 import { join } from 'node:path';
 import { AutoencoderKL } from '../../nn/index.ts';
+import { findWeights } from '../../tensor/io/weights-node.ts';
+import { isCheckpoint } from './derive-recipe.ts';
 import { ModelFolderError, openModule } from './model-folder.ts';
 import { stageNames } from './recipe.ts';
 import type { Run } from './run.ts';
@@ -12,8 +15,9 @@ const parts = ['tokenizer', 'text_encoder', 'vae', 'unet_teacher'] as const;
 const trained = stageNames.slice(0, stageNames.indexOf('teacher') + 1);
 
 /**
- * Copy tokenizer, text encoder, VAE and teacher from a model in diffusers' layout, encode the images of this run with that
- * VAE, and count the stages up to the teacher as finished. Does nothing when they are.
+ * Take tokenizer, text encoder, VAE and teacher from a model in diffusers' layout, and count the stages up to the teacher
+ * as finished. Does nothing when they are. Of a model that `train` made, the images of this run are encoded with its VAE; of
+ * one of others nothing is read but its files linked, or copied where they cannot be.
  * @throws ModelFolderError when the model has no teacher, or its VAE is for another size
  */
 export async function adoptTeacher(run: Run, model: string): Promise<void> {
@@ -24,6 +28,12 @@ export async function adoptTeacher(run: Run, model: string): Promise<void> {
     throw new ModelFolderError(
       `${run.folder}: its stage ${begun} is trained already, so it cannot begin with ${model}\n  give another --output_dir`,
     );
+  if (await isCheckpoint(model)) await linkCheckpoint(run, model);
+  else await copyTeacher(run, model);
+  run.say(`${trained.join(', ')}: taken from ${model}`);
+}
+
+async function copyTeacher(run: Run, model: string): Promise<void> {
   const present = await readdir(model).catch(() => [] as string[]);
   const missing = parts.filter((part) => !present.includes(part));
   if (missing.length)
@@ -42,5 +52,32 @@ export async function adoptTeacher(run: Run, model: string): Promise<void> {
   const { error } = await cacheLatents(run, vae);
   vae.dispose();
   for (const stage of trained) await run.finish(stage, { from: model, ...(stage === 'vae' ? { rmse: error } : {}) });
-  run.say(`${trained.join(', ')}: taken from ${model}`);
+}
+
+/** The network of a checkpoint is the teacher. Its gigabytes are not written again where the disk can share them. */
+async function linkCheckpoint(run: Run, model: string): Promise<void> {
+  for (const part of parts) {
+    const from = join(model, part === 'unet_teacher' ? 'unet' : part);
+    const to = join(run.model, part);
+    await rm(to, { recursive: true, force: true });
+    await mkdir(to, { recursive: true });
+    for (const file of await filesOf(part, from)) await share(join(from, file), join(to, file));
+  }
+  for (const stage of trained) await run.finish(stage, { from: model });
+}
+
+/** Configurations and one set of weights; other precisions and formats stay behind. */
+async function filesOf(part: (typeof parts)[number], folder: string): Promise<string[]> {
+  const files = await readdir(folder).catch(() => [] as string[]);
+  const small = files.filter((file) => /\.(json|txt)$/.test(file) && !file.includes('.index.'));
+  if (part === 'tokenizer') return small;
+  const weights = (await findWeights(folder)).slice(folder.length + 1);
+  if (!/\.index(\.\w+)?\.json$/.test(weights)) return [...small, weights];
+  const [stem, kind] = [weights.split('.')[0], weights.includes('safetensors') ? 'safetensors' : 'bin'];
+  return [...small, weights, ...files.filter((file) => file.startsWith(`${stem}-`) && file.endsWith(kind))];
+}
+
+async function share(from: string, to: string): Promise<void> {
+  const file = await realpath(from); // the hub's cache has links to its files
+  await link(file, to).catch(() => copyFile(file, to, constants.COPYFILE_FICLONE));
 }

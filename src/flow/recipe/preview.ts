@@ -4,6 +4,7 @@ import { AutoencoderKL } from '../../nn/index.ts';
 import { noGrad, scope, tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { guided } from '../guidance.ts';
+import type { ConditionalNetwork } from '../guidance.ts';
 import { seededNoise, unscaleLatents } from '../latents.ts';
 import { concatenate } from '../pipelines/arrays.ts';
 import { timestepOf } from '../rectified-flow.ts';
@@ -16,6 +17,8 @@ import type { Network } from './network.ts';
 export interface SheetRequest {
   prompts: string[];
   network: Network;
+  /** What the network says the velocity is; its output, unless given. */
+  velocity?: ConditionalNetwork;
   title: string;
   columns: { steps: number; guidanceScale: number }[];
   encode(texts: string[]): Tensor;
@@ -25,7 +28,7 @@ export interface SheetRequest {
 export async function sampleSheet(
   run: Run,
   stage: StageName,
-  { prompts, network, title, columns, encode }: SheetRequest,
+  { prompts, network, velocity, title, columns, encode }: SheetRequest,
 ): Promise<void> {
   const artist = run.hooks.artist;
   if (!artist) return;
@@ -40,13 +43,13 @@ export async function sampleSheet(
       const z = noGrad(() =>
         scope(() => {
           const nullText = guidanceScale > 1 ? encode(prompts.map(() => '')) : undefined;
-          const velocity = guided(
-            (z, t, text) => network.forward(z, timestepOf(t), text),
+          const guide = guided(
+            velocity ?? ((z, t, text) => network.forward(z, timestepOf(t), text)),
             encode(prompts),
             nullText,
             guidanceScale,
           );
-          return euler(velocity, tensor(noise, shape), steps);
+          return euler(guide, tensor(noise, shape), steps);
         }),
       );
       const latents = (await z.read()) as Float32Array;

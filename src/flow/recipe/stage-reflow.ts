@@ -8,7 +8,7 @@ import { openObjective } from './open-objective.ts';
 import { pairBatch, readPairs } from './pairs.ts';
 import { sampleSheet } from './preview.ts';
 import type { Run } from './run.ts';
-import { encodeTexts, latentShapeOf, openStudent, saveNetwork } from './student.ts';
+import { encodeTexts, latentShapeOf, openStudent, saveNetwork, teacherVelocity } from './student.ts';
 
 /**
  * Text-conditioned reflow: train the flow again, between each noise and what the teacher made of it. Its paths no longer
@@ -47,6 +47,7 @@ export async function reflowStage(run: Run): Promise<void> {
     sampleSheet(run, 'reflow', {
       prompts,
       network: unet,
+      velocity: predicts === 'epsilon' ? teacherVelocity(run, unet) : undefined,
       title: `after reflow, step ${step}`,
       encode: (list) => texts.batch(list),
       columns: [

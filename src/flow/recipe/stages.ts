@@ -8,6 +8,7 @@ import { evaluateStage } from './stage-evaluate.ts';
 import { pairsStage } from './stage-pairs.ts';
 import { stageNames } from './recipe.ts';
 import type { Recipe, StageName } from './recipe.ts';
+import type { NetworkName, SamplingDefaults } from '../pipelines/options.ts';
 import { reflowStage } from './stage-reflow.ts';
 import { adoptTeacher } from './pretrained.ts';
 import { Interrupted, Run } from './run.ts';
@@ -36,13 +37,16 @@ export async function runRecipe(folder: string, recipe: Recipe, hooks: RunHooks 
   if (hooks.pretrained) await adoptTeacher(run, hooks.pretrained);
   if (only) {
     for (const before of stageNames.slice(0, stageNames.indexOf(only))) {
-      if (!(await run.finished(before)))
+      const unneeded = before === 'reflow' && only === 'distill' && recipe.distill.from === 'unet_teacher';
+      if (!unneeded && !(await run.finished(before)))
         throw new Error(
           `${only}: the stage ${before} is not finished\n  train it first: --stage ${before}, or leave out --stage`,
         );
     }
   }
-  for (const name of only ? [only] : stageNames) {
+  // Its figures are of images that the run was trained on; a checkpoint of others was not trained on any of the run's.
+  const wanted = stageNames.filter((name) => !(name === 'evaluate' && recipe.name === 'checkpoint'));
+  for (const name of only ? [only] : wanted) {
     if (await run.finished(name)) {
       run.say(`${name}: done before`);
       continue;
@@ -52,13 +56,21 @@ export async function runRecipe(folder: string, recipe: Recipe, hooks: RunHooks 
     await stages[name](run);
     run.say(`${name}: finished in ${minutes((performance.now() - start) / 1000)}`);
   }
+  await saveModelIndex(run.model, samplingOf(recipe));
+  if (recipe.name === 'checkpoint') return writeJson(join(run.model, 'recipe.json'), recipe);
   const { attribution, ids } = await run.data();
-  await saveModelIndex(run.model, {
-    unet: { steps: 1, guidanceScale: 1 },
-    unet_teacher: { steps: recipe.evaluate.steps, guidanceScale: recipe.evaluate.guidanceScale },
-    unet_reflow: { steps: 1, guidanceScale: 1 },
-  });
   await writeJson(join(run.model, 'recipe.json'), { ...recipe, trainedOn: `${ids.length} images`, attribution });
+}
+
+/** How each network of a run is best sampled. */
+function samplingOf({ evaluate, reflow, distill, diffusion }: Recipe): Partial<Record<NetworkName, SamplingDefaults>> {
+  const { steps, guidanceScale } = evaluate;
+  const isDiffusion = reflow.predicts === 'epsilon';
+  return {
+    unet: { steps: distill.steps ?? 1, guidanceScale: 1 },
+    unet_teacher: { steps, guidanceScale, ...(diffusion && { scheduler: diffusion }) },
+    unet_reflow: isDiffusion ? { steps: 4, guidanceScale: 1, scheduler: diffusion } : { steps: 1, guidanceScale: 1 },
+  };
 }
 
 /** The recipe of a run that was begun before. */
