@@ -28,7 +28,9 @@ export type {
   ReflowOptions,
   StageName,
 } from './flow/recipe/recipe.ts';
+export { lossTypes } from './flow/losses.ts';
 export type { LossOptions, LossType } from './flow/losses.ts';
+export { timeDistributions } from './flow/times.ts';
 export type { TimeDistribution, TimeOptions } from './flow/times.ts';
 export { Interrupted, runRecipe, savedRecipe } from './flow/recipe/stages.ts';
 export type { Artist, RunHooks } from './flow/recipe/run.ts';
