@@ -7,6 +7,10 @@ export type { TransformerOptions } from './nn/layers/transformer.ts';
 export { ControlNetModel } from './nn/models/controlnet.ts';
 export type { ControlOptions } from './nn/models/controlnet.ts';
 export type { ControlNetConfig } from './nn/models/controlnet-config.ts';
+export { clipPixels } from './nn/models/clip-pixels.ts';
+export type { ClipPixelsOptions } from './nn/models/clip-pixels.ts';
+export { SafetyChecker } from './nn/models/safety-checker.ts';
+export type { CLIPVisionConfig } from './nn/models/safety-checker.ts';
 export { StackedUNet } from './nn/models/stacked-unet.ts';
 export type { StackedUNetPart } from './nn/models/stacked-unet.ts';
 export { attachLoras, mergeLoras } from './nn/lora-apply.ts';
@@ -36,6 +40,7 @@ export type {
   SampleStep,
   Timings,
 } from './flow/pipelines/options.ts';
+export type { SafetyParts } from './flow/pipelines/safety.ts';
 export { createScheduler, Scheduler, schedulerNames } from './flow/schedulers/index.ts';
 export type { Denoiser, RunOptions, SchedulerName, StepOptions } from './flow/schedulers/index.ts';
 export { train } from './flow/trainer.ts';

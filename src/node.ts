@@ -12,7 +12,7 @@ export type { OpenModelOptions } from './flow/recipe/open-model.ts';
 export { RefinerPipeline } from './flow/pipelines/refiner.ts';
 export type { RefineOptions, RefinerParts } from './flow/pipelines/refiner.ts';
 export { ModelFolderError, openModelFolder, openModule, saveModule } from './flow/recipe/model-folder.ts';
-export type { SaveOptions } from './flow/recipe/model-folder.ts';
+export type { OpenModuleOptions, SaveOptions } from './flow/recipe/model-folder.ts';
 export { findModel } from './flow/recipe/hub-model.ts';
 export type { FindModelOptions } from './flow/recipe/hub-model.ts';
 export { ModelFilesError } from './flow/recipe/model-files.ts';

@@ -257,6 +257,8 @@ export const exempt: Record<string, string> = {
   Pipeline: 'takes whole models; test/pipeline.test.ts',
   ControlNetModel: 'test/controlnet.test.ts',
   StackedUNet: 'test/nn-stacked-unet.test.ts',
+  SafetyChecker: 'test/nn-safety-checker.test.ts',
+  clipPixels: 'test/nn-safety-checker.test.ts',
   Lora: 'made by readLora and newLora; test/lora.test.ts',
   LoraError: 'an error',
   newLora: 'takes whole models; test/lora.test.ts',

@@ -10,7 +10,7 @@ import { imageObjective, velocityObjective } from '../src/flow/objectives.ts';
 import { deriveRecipe } from '../src/flow/recipe/derive-recipe.ts';
 import { openModelFolder, saveModule, writeJson } from '../src/flow/recipe/model-folder.ts';
 import { openLpips } from '../src/flow/recipe/open-lpips.ts';
-import { sdScheduler } from '../src/flow/recipe/open-model.ts';
+import { sdScheduler } from '../src/flow/recipe/model-index.ts';
 import { preset } from '../src/flow/recipe/recipe.ts';
 import { Run, runRecipe } from '../src/flow/recipe/stages.ts';
 import { openStudent } from '../src/flow/recipe/student.ts';

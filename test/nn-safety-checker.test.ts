@@ -143,7 +143,7 @@ test('images of another size are refused', () => {
 });
 
 test('pixels: an image of one colour keeps it, a slope stays a slope, the middle is kept', () => {
-  const grey = clipPixels(new Float32Array(30 * 50 * 3).fill(0.5), [30, 50], 8);
+  const grey = clipPixels(new Float32Array(30 * 50 * 3).fill(0.5), [30, 50], { side: 8 });
   assert.is(grey.length, 8 * 8 * 3);
   for (const [i, mean, deviation] of [
     [0, 0.48145466, 0.26862954],
@@ -151,7 +151,7 @@ test('pixels: an image of one colour keeps it, a slope stays a slope, the middle
   ])
     assert.ok(Math.abs(grey[i] - (0.5 - mean) / deviation) < 1e-6);
   const slope = Float32Array.from({ length: 16 * 32 * 3 }, (_, i) => (Math.floor(i / 3) % 32) / 32);
-  const half = clipPixels(slope, [16, 32], 8);
+  const half = clipPixels(slope, [16, 32], { side: 8 });
   const value = (x: number) => half[x * 3] * 0.26862954 + 0.48145466;
   for (let x = 1; x < 7; x++) assert.ok(Math.abs(value(x) - (8.5 + 2 * x) / 32) < 1e-6, `column ${x}: ${value(x)}`);
   assert.throws(() => clipPixels(new Float32Array(5), [1, 2]), /5 numbers are not 1 × 2 pixels/);

@@ -1,4 +1,4 @@
-import { copyFile, cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -7,12 +7,13 @@ import { Pipeline } from '../src/flow/pipeline.ts';
 import { convertModel } from '../src/flow/recipe/convert-model.ts';
 import { saveModule, writeJson } from '../src/flow/recipe/model-folder.ts';
 import { openModel, openRefiner } from '../src/flow/recipe/open-model.ts';
-import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../src/nn/index.ts';
+import { CLIPTextModel, UNet2DConditionModel } from '../src/nn/index.ts';
 import { init } from '../src/tensor/index.ts';
 import { openWeights } from '../src/tensor/io/weights-node.ts';
 import { assertClose } from './check-op.ts';
 import { collectGarbage } from './garbage.ts';
 import { randoms } from './randoms.ts';
+import { addTokenizer, clip, makeModel, makeRefiner, unet } from './tiny-model.ts';
 import { torchFile } from './torch-writer.ts';
 import type { SavedTensor } from './torch-writer.ts';
 
@@ -25,64 +26,7 @@ test.after(async () => {
 });
 const at = (...names: string[]) => join(folder, ...names);
 
-const unet = {
-  sample_size: 8,
-  block_out_channels: [32, 64],
-  layers_per_block: 2,
-  down_block_types: ['CrossAttnDownBlock2D', 'DownBlock2D'],
-  up_block_types: ['UpBlock2D', 'CrossAttnUpBlock2D'],
-  cross_attention_dim: 128,
-  attention_head_dim: 8,
-};
-const vae = { block_out_channels: [32, 64], layers_per_block: 2, sample_size: 16 };
-const clip = {
-  vocab_size: 871,
-  hidden_size: 128, // a single file shows the width alone: heads have 64 channels in CLIP
-  intermediate_size: 64,
-  num_hidden_layers: 2,
-  num_attention_heads: 2,
-  projection_dim: 24,
-};
-const xl = {
-  ...unet,
-  use_linear_projection: true,
-  addition_embed_type: 'text_time' as const,
-  addition_time_embed_dim: 8,
-  projection_class_embeddings_input_dim: 64,
-};
-
-async function addTokenizer(model: string, name = 'tokenizer'): Promise<void> {
-  await mkdir(join(model, name), { recursive: true });
-  for (const file of ['vocab.json', 'merges.txt'])
-    await copyFile(`test/data/golden/tok/synthetic/${file}`, join(model, name, file));
-}
-
-/** A diffusers folder of generated weights. */
-async function makeModel(name: string, className: string): Promise<string> {
-  const model = at(name);
-  const network = new UNet2DConditionModel(unet).initialize(3);
-  network.conv_out.weight.array.write(randoms(network.conv_out.weight.size, 4, [-0.1, 0.1]));
-  const options = { dtype: 'F32' } as const;
-  await saveModule(model, 'unet', network, 'UNet2DConditionModel', options);
-  await saveModule(model, 'vae', new AutoencoderKL(vae).initialize(2), 'AutoencoderKL', options);
-  await saveModule(model, 'text_encoder', new CLIPTextModel(clip).initialize(1), 'CLIPTextModel', options);
-  await addTokenizer(model);
-  await mkdir(join(model, 'scheduler'));
-  await writeJson(join(model, 'scheduler', 'scheduler_config.json'), {
-    _class_name: 'PNDMScheduler',
-    num_train_timesteps: 1000,
-    beta_start: 0.00085,
-    beta_end: 0.012,
-    beta_schedule: 'scaled_linear',
-    skip_prk_steps: true,
-    set_alpha_to_one: false,
-    steps_offset: 1,
-  });
-  await writeJson(join(model, 'model_index.json'), { _class_name: className });
-  return model;
-}
-
-const sd = await makeModel('sd', 'StableDiffusionPipeline');
+const sd = await makeModel(at('sd'), 'StableDiffusionPipeline');
 const size = { height: 16, width: 16 }; // a single file does not say either
 const draw = async (pipeline: Pipeline, options: object = {}) => {
   const result = await pipeline.sample({ prompts: ['a cat on a boat'], seeds: 5, steps: 3, ...size, ...options });
@@ -176,14 +120,7 @@ test('loading is told tensor by tensor', async () => {
 });
 
 test("the refiner from its folder goes over another model's picture", async () => {
-  const model = at('refiner');
-  const options = { dtype: 'F32' } as const;
-  const encoder = new CLIPTextModel({ ...clip, hidden_act: 'gelu' }, { projection: true }).initialize(1);
-  await saveModule(model, 'unet', new UNet2DConditionModel(xl).initialize(3), 'UNet2DConditionModel', options);
-  await saveModule(model, 'vae', new AutoencoderKL(vae).initialize(2), 'AutoencoderKL', options);
-  await saveModule(model, 'text_encoder_2', encoder, 'CLIPTextModelWithProjection', options);
-  await addTokenizer(model, 'tokenizer_2');
-  await writeJson(join(model, 'model_index.json'), { _class_name: 'StableDiffusionXLImg2ImgPipeline' });
+  const model = await makeRefiner(at('refiner'));
   const pipeline = await openRefiner(model);
   const images = randoms(16 * 16 * 3, 8, [-1, 1]);
   const refined = await pipeline.refine({ prompts: ['a cat'], seeds: 1, images, height: 16, width: 16, steps: 10 });

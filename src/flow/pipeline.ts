@@ -19,10 +19,12 @@ import { encodeImages, latentMask } from './pipelines/images.ts';
 import type { NoiseSource } from './pipelines/noise.ts';
 import { PromptError } from './pipelines/options.ts';
 import type { NetworkName, SampleOptions, SampleResult, SampleStep, SamplingDefaults } from './pipelines/options.ts';
+import { hiddenWarnings } from './pipelines/safety.ts';
+import type { SafetyParts } from './pipelines/safety.ts';
 import type { Scheduler } from './schedulers/index.ts';
 
 /** What a model is made of. */
-export interface PipelineParts {
+export interface PipelineParts extends SafetyParts {
   tokenizer: Pick<ClipTokenizer, 'encodeBatch' | 'maxLength'>;
   textEncoder: CLIPTextModel;
   vae: AutoencoderKL;
@@ -122,7 +124,7 @@ export class Pipeline {
       throw new PromptError(`${negative.length} negative prompts for ${prompts.length} prompts`);
     const own = this.parts.defaults[which]?.scheduler ?? this.parts.scheduler ?? { _class_name: 'RectifiedFlow' };
     using scheduler = chooseScheduler(own, options.scheduler);
-    const plan = { vae, shape, seeds, steps, scheduler, batchSize };
+    const plan = { vae, shape, seeds, steps, scheduler, batchSize, safety: this.parts };
     const result = await drawBatches(plan, options, async ({ first, last, noises, clock, warnings }) => {
       const part = prompts.slice(first, last);
       const { text, nullText } = await clock.time('text', () => {
@@ -144,16 +146,24 @@ export class Pipeline {
         return options.onStep?.(report);
       };
       return clock.time('network', () =>
-        denoise(scheduler, network, begin.sample, { ...options, onStep, ...begin, noises, vae, first }),
+        denoise(scheduler, network, begin.sample, {
+          ...options,
+          onStep,
+          ...begin,
+          noises,
+          vae,
+          safety: this.parts,
+          first,
+        }),
       );
     });
-    return { ...result, guidanceScale };
+    return { ...result, warnings: [...result.warnings, ...hiddenWarnings(prompts, result)], guidanceScale };
   }
 
   /** Free the weights of all parts. */
   dispose(): void {
-    const { textEncoder, vae, networks } = this.parts;
-    for (const module of [textEncoder, vae, ...Object.values(networks)]) module.dispose();
+    const { textEncoder, vae, networks, safetyChecker } = this.parts;
+    for (const module of [textEncoder, vae, ...Object.values(networks), safetyChecker]) module?.dispose();
   }
 
   #latentShapeOf({ height, width }: SampleOptions): LatentShape {

@@ -3,7 +3,6 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { currentGpu, init } from '../../tensor/index.ts';
 import { writeAtomic } from '../../tensor/io/files-node.ts';
-import { checkFit } from '../../flow/estimate/fit.ts';
 import type { Pipeline } from '../../flow/pipeline.ts';
 import { networkNames } from '../../flow/pipelines/options.ts';
 import type { NetworkName, SampleResult } from '../../flow/pipelines/options.ts';
@@ -11,12 +10,13 @@ import { networksIn, readJson } from '../../flow/recipe/model-folder.ts';
 import { readOutline } from '../../flow/recipe/model-outline.ts';
 import { openModel } from '../../flow/recipe/open-model.ts';
 import { choice, command, float, int, positional, repeated, text, UsageError } from '../command.ts';
-import { availableMemory } from '../memory.ts';
+import { checkModel } from '../fit.ts';
 import { modelHelp, modelPath } from '../model-path.ts';
 import { imageFromFloats } from '../pictures/image.ts';
 import type { RgbImage } from '../pictures/image.ts';
 import { drawRace, pace } from '../pictures/race.ts';
 import { drawSheet } from '../pictures/sheet.ts';
+import { safetyOption, wantsSafetyChecker } from '../safety.ts';
 import * as show from '../units.ts';
 import { nameOf, slug } from './sample.ts';
 
@@ -40,6 +40,7 @@ export default command(
     dtype: choice('f32', ['f32', 'f16'] as const, 'how weights and activations are kept'),
     variant: text(undefined, 'which of several sets of weights to take, such as fp16'),
     tokenizer: text(undefined, 'folder with vocab.json and merges.txt, for a file that comes without'),
+    safety_checker: safetyOption,
     out: text('out', 'folder for the pictures'),
   },
   async (options) => {
@@ -51,15 +52,12 @@ export default command(
     try {
       const rows = words.flatMap((prompt) => Array.from({ length: num }, (_, i) => ({ prompt, seed: seed + i })));
       const { height, width, dtype, variant, tokenizer } = options;
-      for (const { path, way, rectifiedFlow } of sides) {
-        // What is wrong with a model is for its loader to say.
-        const outline = await readOutline(path, way.which, rectifiedFlow).catch(() => undefined);
-        if (outline) await checkFit(outline, { ...way, height, width, dtype }, availableMemory(gpu));
-      }
+      for (const { path, way, rectifiedFlow, safetyChecker } of sides)
+        await checkModel(gpu, path, { ...way, height, width, dtype }, way.which, { rectifiedFlow, safetyChecker });
       const drawn: Drawn[][] = [];
       for (const side of sides) {
-        const { path, way, rectifiedFlow } = side;
-        const opening = { networks: [way.which], dtype, variant, tokenizer, rectifiedFlow };
+        const { path, way, rectifiedFlow, safetyChecker } = side;
+        const opening = { networks: [way.which], dtype, variant, tokenizer, rectifiedFlow, safetyChecker };
         const pipeline = await openModel(path, opening);
         drawn.push([]);
         for (const row of rows) drawn.at(-1)!.push(await draw(pipeline, { ...way, ...row, height, width }));
@@ -133,6 +131,7 @@ interface Side {
   name: string;
   way: Way;
   rectifiedFlow?: boolean;
+  safetyChecker: boolean;
 }
 
 interface Asked {
@@ -145,19 +144,23 @@ interface Asked {
   guidance_scale?: number;
   scheduler?: string;
   variant?: string;
+  safety_checker: 'auto' | 'on' | 'off';
 }
 
 /** The two models, and how each is sampled. */
 async function sidesOf(asked: Asked): Promise<[Side, Side]> {
-  const { variant } = asked;
-  const left = await modelPath(asked.model, { variant });
+  const { variant, safety_checker } = asked;
+  const fetching = { variant, safetyChecker: safety_checker === 'on' };
+  const left = await modelPath(asked.model, fetching);
   const has = await networksIn(left);
   if (asked.against === undefined && !has.includes('unet_teacher') && asked.which === undefined)
     throw new UsageError(
       `${asked.model}: has one network, and nothing to compare it with\n` +
         '  name a one-step model: --against XCLIU/instaflow_0_9B_from_sd_1_5',
     );
-  const right = asked.against === undefined ? left : await modelPath(asked.against, { variant });
+  const right = asked.against === undefined ? left : await modelPath(asked.against, fetching);
+  const leftChecks = await wantsSafetyChecker(left, safety_checker);
+  const rightChecks = right === left ? leftChecks : await wantsSafetyChecker(right, safety_checker);
   const which = asked.which ?? (has.includes('unet_teacher') ? 'unet_teacher' : 'unet');
   const nameOfSide = (model: string, network: NetworkName, several: boolean) =>
     `${nameOf(model)}${several ? `/${network}` : ''}`;
@@ -170,6 +173,7 @@ async function sidesOf(asked: Asked): Promise<[Side, Side]> {
       path: left,
       name: nameOfSide(asked.model ?? left, which, has.length > 1),
       way: { which, ...shown, ...defined(given) },
+      safetyChecker: leftChecks,
     },
     {
       path: right,
@@ -177,6 +181,7 @@ async function sidesOf(asked: Asked): Promise<[Side, Side]> {
       way: { which: asked.against_which, steps: asked.against_steps, guidanceScale: 1 },
       // One step is a step along a flow, whatever the files say.
       rectifiedFlow: true,
+      safetyChecker: rightChecks,
     },
   ];
 }

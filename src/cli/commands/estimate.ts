@@ -12,6 +12,7 @@ import { additions, controlConfigs } from '../additions.ts';
 import { choice, command, flag, float, int, text } from '../command.ts';
 import { shippedModel } from '../default-model.ts';
 import { availableMemory } from '../memory.ts';
+import { safetyOption, wantsSafetyChecker } from '../safety.ts';
 import * as show from '../units.ts';
 
 export default command(
@@ -34,6 +35,7 @@ export default command(
     scheduler: text(undefined, 'as for sample'),
     vae_tile: int(undefined, 'as for sample', { min: 8 }),
     controlnet: additions.controlnet,
+    safety_checker: safetyOption,
     dtype: choice('f32', ['f32', 'f16'], 'how weights and activations are kept'),
     memory: float(undefined, "GiB that the GPU has (a software adapter: the machine's free memory)", { min: 0 }),
     time: flag(true, 'measure how fast this adapter is at the ops of this model'),
@@ -43,7 +45,10 @@ export default command(
   async (options) => {
     const gpu = await init();
     try {
-      const outline = await readOutline(await place(options.model), options.which, options.rectified_flow || undefined);
+      const path = await place(options.model);
+      const safetyChecker = await wantsSafetyChecker(path, options.safety_checker);
+      const rectifiedFlow = options.rectified_flow || undefined;
+      const outline = await readOutline(path, options.which, { rectifiedFlow, safetyChecker });
       const { num, batch_size, guidance_scale, vae_tile, ...rest } = options;
       const controls = await controlConfigs(options);
       const plan = {
@@ -111,6 +116,9 @@ function rows({ parts, flops, dtype }: Rehearsal, expected?: Expected): string[]
     row('text encoder', parts.textEncoder, flops.text, time('text')),
     row(...unet, flops.network, time('network')),
     row('autoencoder', parts.vae, flops.encoder + flops.decoder, time('encoder', 'decoder')),
+    ...(parts.safetyChecker.parameters
+      ? [row('safety checker', parts.safetyChecker, flops.safety, time('safety'))]
+      : []),
     row('all', all, total, expected ? [show.seconds(expected.total)] : []),
   ];
 }

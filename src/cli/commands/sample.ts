@@ -1,26 +1,25 @@
 import { defined } from '../../tensor/defined.ts';
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
-import type { Gpu } from '../../kernels/index.ts';
 import { currentGpu, init } from '../../tensor/index.ts';
-import { checkFit } from '../../flow/estimate/fit.ts';
-import type { Plan, Rehearsal } from '../../flow/estimate/rehearse.ts';
+import type { Plan } from '../../flow/estimate/rehearse.ts';
 import { networkNames } from '../../flow/pipelines/options.ts';
 import type { NetworkName, SampleResult, SampleStep } from '../../flow/pipelines/options.ts';
 import type { Pipeline } from '../../flow/pipeline.ts';
-import { openModel, openRefiner } from '../../flow/recipe/open-model.ts';
-import { readOutline } from '../../flow/recipe/model-outline.ts';
+import { openModel } from '../../flow/recipe/open-model.ts';
 import { additions, applyLoras, controlConfigs, deltaOf, openControls, recordOf } from '../additions.ts';
 import { choice, command, flag, float, int, positional, repeated, text } from '../command.ts';
-import { availableMemory } from '../memory.ts';
+import { checkModel } from '../fit.ts';
 import { readLatents } from '../latents.ts';
 import { modelHelp, modelPath } from '../model-path.ts';
 import { imagesFromFloats, readImage, readMask } from '../pictures/image.ts';
 import { formatParameters, writePng } from '../pictures/png.ts';
 import { drawGrid } from '../pictures/sheet.ts';
+import { secondPass } from '../refine.ts';
 import { bytes } from '../units.ts';
 import { readRecorded } from '../repeat.ts';
 import type { Recorded } from '../repeat.ts';
+import { safetyOption, wantsSafetyChecker } from '../safety.ts';
 import { writeAtomic } from '../../tensor/io/files-node.ts';
 
 export default command(
@@ -58,6 +57,7 @@ export default command(
     mask: text(undefined, 'paint only where this image is white'),
     latents: text(undefined, 'begin with the noise in this .safetensors file, [num, C, h, w], instead of drawing it'),
     ...additions,
+    safety_checker: safetyOption,
     from: text(undefined, 'a picture made before: repeat it, with what is given here changed'),
     batch_size: int(4, 'images at once', { min: 1 }),
     vae_tile: int(undefined, 'encode and decode by overlapping tiles of so many pixels: less memory', { min: 8 }),
@@ -72,7 +72,7 @@ export default command(
     if (words.length === 0 || words.some((word) => word.trim() === ''))
       throw new Error('the prompt is empty\n  say what to paint, such as "red apple"');
     const { variant } = options;
-    const folder = await modelPath(options.model, { variant });
+    const folder = await modelPath(options.model, { variant, safetyChecker: options.safety_checker === 'on' });
     const refinerPath = options.refiner === undefined ? undefined : await modelPath(options.refiner, { variant });
     const which = options.which ?? networkOf(recorded) ?? 'unet';
     for (const part of ['image', 'mask', 'latents', 'lora', 'finetuned', 'controlnet'] as const) {
@@ -80,10 +80,12 @@ export default command(
         throw new Error(`${options.from}: was made with --${part} ${recorded[part]}\n  give it again`);
     }
     const delta = deltaOf(options);
+    const safetyChecker = await wantsSafetyChecker(folder, options.safety_checker);
     const gpu = await init();
     try {
       const plan = planOf(options, asked, words.length * options.num, await controlConfigs(options));
-      const sized = await checkModel(gpu, folder, plan, which, options.rectified_flow || undefined);
+      const rectifiedFlow = options.rectified_flow || undefined;
+      const sized = await checkModel(gpu, folder, plan, which, { rectifiedFlow, safetyChecker });
       if (refinerPath !== undefined) {
         const { height, width } = sized ?? plan;
         await checkModel(gpu, refinerPath, { ...plan, height, width, ...ofRefiner });
@@ -91,8 +93,8 @@ export default command(
       const loading = performance.now();
       const { dtype, tokenizer } = options;
       const opening = { variant, dtype, tokenizer, progress: showLoading };
-      const rectifiedFlow = options.rectified_flow || undefined;
-      const pipeline = await openModel(folder, { ...opening, networks: [which], rectifiedFlow, delta });
+      const how = { networks: [which], rectifiedFlow, delta, safetyChecker };
+      const pipeline = await openModel(folder, { ...opening, ...how });
       using _loras = await applyLoras(pipeline, which, options);
       const loaded = (performance.now() - loading) / 1000;
       const model = `${nameOf(options.model ?? folder)}/${which}`;
@@ -128,19 +130,15 @@ export default command(
       });
       const times = [describeTimes(result, loaded)];
       for (const { net } of controls) net.dispose();
+      const { safetyChecker: checker, featureExtractor } = pipeline.parts;
+      if (refinerPath !== undefined) pipeline.parts.safetyChecker = undefined; // goes on to the refiner
       pipeline.dispose();
       if (refinerPath !== undefined) {
-        using refiner = await openRefiner(refinerPath, opening);
-        const { images, height, width } = result;
-        const negativePrompt = asked.negative_prompt;
-        const refined = await refiner.refine({
-          vaeTile: options.vae_tile,
+        const safety = { safetyChecker: checker, featureExtractor };
+        const refined = await secondPass(refinerPath, opening, safety, result, {
           prompts,
-          seeds,
-          negativePrompt,
-          images,
-          height,
-          width,
+          negativePrompt: asked.negative_prompt,
+          vaeTile: options.vae_tile,
           onStep: showStep,
         });
         result = { ...refined, steps: result.steps, sampler: result.sampler, guidanceScale: result.guidanceScale };
@@ -216,17 +214,6 @@ const planOf = (
 /** What a second pass has of its own. */
 const ofRefiner = { batchSize: 4, steps: 50, guidanceScale: 5, scheduler: undefined, strength: 0.3, controls: [] };
 
-/** @throws DoesNotFitError before weights are read; what is wrong with a model is for its loader to say */
-async function checkModel(
-  gpu: Gpu,
-  path: string,
-  plan: Plan,
-  ...how: [which?: NetworkName, rectifiedFlow?: boolean]
-): Promise<Rehearsal | undefined> {
-  const outline = await readOutline(path, ...how).catch(() => undefined);
-  return outline && checkFit(outline, plan, availableMemory(gpu));
-}
-
 /** The size that is asked for, or else the model's own. */
 function sizeOf(
   { latentShape, parts }: Pipeline,
@@ -268,13 +255,15 @@ const previewer =
       await writePng(join(folder, `${names[first + i]}-${step}.png`), picture);
   };
 
-function describeTimes({ timings, evaluations, count, steps, guidanceScale }: SampleResult, loaded: number): string {
+function describeTimes(result: SampleResult, loaded: number): string {
+  const { timings, evaluations, count, steps, guidanceScale, nsfwContentDetected } = result;
   const s = (seconds: number) => `${seconds.toFixed(3)} s`;
   return (
     `${count} image${count > 1 ? 's' : ''}, ${steps} step${steps > 1 ? 's' : ''}, guidance ${guidanceScale}, ` +
     `${evaluations} network evaluation${evaluations > 1 ? 's' : ''}${guidanceScale > 1 ? ' of twice the batch' : ''}: ` +
     `text ${s(timings.text)}, ${timings.encoder > 0.001 ? `encoder ${s(timings.encoder)}, ` : ''}` +
-    `U-Net ${s(timings.network)}, decoder ${s(timings.decoder)}; loading ${s(loaded)}; ` +
+    `U-Net ${s(timings.network)}, decoder ${s(timings.decoder)}` +
+    `${nsfwContentDetected ? `, safety checker ${s(timings.safety)}` : ''}; loading ${s(loaded)}; ` +
     `GPU memory at its peak ${bytes(currentGpu().memory().peak)}`
   );
 }

@@ -10,6 +10,7 @@ export const places: Record<Stage, string> = {
   encoder: 'in the image encoder',
   network: 'in the U-Net',
   decoder: 'in the decoder',
+  safety: 'in the safety checker',
 };
 
 /** Does it fit the adapter's limits, and into `available` bytes where that is known? */

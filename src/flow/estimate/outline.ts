@@ -1,5 +1,6 @@
 /** Models as far as their configurations tell: what an estimate needs. */
 import type { CLIPTextConfig } from '../../nn/models/clip-text.ts';
+import type { CLIPVisionConfig } from '../../nn/models/safety-checker.ts';
 import type { UNetConfig } from '../../nn/models/unet-config.ts';
 import type { VAEConfig } from '../../nn/models/vae.ts';
 import { schedulerConfig } from '../../nn/single-file/configs.ts';
@@ -13,6 +14,8 @@ export interface ModelOutline {
   textEncoder: Partial<CLIPTextConfig>;
   vae: Partial<VAEConfig>;
   network: Partial<UNetConfig>;
+  /** The image tower of its safety checker, when that looks at the images. */
+  safetyChecker?: Partial<CLIPVisionConfig>;
   /** Its scheduler_config.json; a rectified flow unless given. */
   scheduler?: { _class_name?: string };
   defaults: SamplingDefaults;

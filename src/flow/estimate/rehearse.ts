@@ -8,6 +8,7 @@ import { paperDevice } from '../../kernels/paper.ts';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
 import { ControlNetModel } from '../../nn/models/controlnet.ts';
 import type { ControlNetConfig } from '../../nn/models/controlnet-config.ts';
+import { SafetyChecker } from '../../nn/models/safety-checker.ts';
 import { StackedUNet } from '../../nn/models/stacked-unet.ts';
 import { parametersAs } from '../../nn/module.ts';
 import type { Module } from '../../nn/module.ts';
@@ -25,7 +26,7 @@ export class DoesNotFitError extends Error {
 }
 
 /** What of a pipeline is at work. */
-export const stages = ['text', 'encoder', 'network', 'decoder'] as const;
+export const stages = ['text', 'encoder', 'network', 'decoder', 'safety'] as const;
 export type Stage = (typeof stages)[number];
 
 /** What is to be drawn. */
@@ -59,7 +60,7 @@ export interface PartSize {
 
 /** What a run takes, and what it does. */
 export interface Rehearsal {
-  parts: Record<'textEncoder' | 'network' | 'vae' | 'controls', PartSize>;
+  parts: Record<'textEncoder' | 'network' | 'vae' | 'controls' | 'safetyChecker', PartSize>;
   /** Most bytes on the GPU at a time, and when. */
   peak: number;
   peakIn: Stage;
@@ -110,17 +111,28 @@ async function onPaper(paper: Gpu, outline: ModelOutline, plan: Plan): Promise<R
       outline.kind === 'stacked' ? new StackedUNet(outline.network) : new UNet2DConditionModel(outline.network),
     );
     const controls = (plan.controls ?? []).map((config) => make(() => new ControlNetModel(config)));
+    const [safetyChecker, safetySize] = outline.safetyChecker
+      ? make(() => new SafetyChecker(outline.safetyChecker))
+      : [undefined, { parameters: 0, bytes: 0 }];
     const log = new Log(paper);
     log.during('text', textEncoder, 'forward');
     log.during('encoder', vae, 'moments');
     log.during('decoder', vae, 'decode');
-    const result = await run(outline, plan, { textEncoder, vae, network, controls: controls.map(([net]) => net) });
+    if (safetyChecker) log.during('safety', safetyChecker, 'embed');
+    const parts = { textEncoder, vae, network, safetyChecker, controls: controls.map(([net]) => net) };
+    const result = await run(outline, plan, parts);
     const controlSize = {
       parameters: controls.reduce((n, [, { parameters }]) => n + parameters, 0),
       bytes: controls.reduce((n, [, { bytes }]) => n + bytes, 0),
     };
     return {
-      parts: { textEncoder: textSize, network: networkSize, vae: vaeSize, controls: controlSize },
+      parts: {
+        textEncoder: textSize,
+        network: networkSize,
+        vae: vaeSize,
+        controls: controlSize,
+        safetyChecker: safetySize,
+      },
       ...log.result(),
       peak: paper.memory().peak,
       dispatches: paper.dispatches,
@@ -156,6 +168,7 @@ interface Parts {
   vae: AutoencoderKL;
   network: UNet2DConditionModel | StackedUNet;
   controls: ControlNetModel[];
+  safetyChecker?: SafetyChecker;
 }
 
 function run(outline: ModelOutline, plan: Plan, { textEncoder, vae, network, ...parts }: Parts): Promise<SampleResult> {
@@ -168,7 +181,8 @@ function run(outline: ModelOutline, plan: Plan, { textEncoder, vae, network, ...
       `does not fit: an image of ${width} × ${height}
   at most ${MOST_PIXELS / 2 ** 20} megapixels are drawn`,
     );
-  const common = { textEncoder, vae, tokenizer: tokenizer(textEncoder.config.max_position_embeddings) };
+  const words = tokenizer(textEncoder.config.max_position_embeddings);
+  const common = { textEncoder, vae, tokenizer: words, safetyChecker: parts.safetyChecker };
   const prompts = Array<string>(count).fill('anything');
   const asked = { prompts, seeds: 0, steps, guidanceScale, batchSize, scheduler, height, width, vaeTile };
   const image = new Float32Array(height * width * 3);
@@ -190,6 +204,7 @@ class Log {
     encoder: new Map(),
     network: new Map(),
     decoder: new Map(),
+    safety: new Map(),
   };
   /** The network, and what solvers and guidance do around it, unless something else is. */
   #now: Stage = 'network';

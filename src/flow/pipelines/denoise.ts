@@ -9,6 +9,8 @@ import { samplerName } from './choose-scheduler.ts';
 import { decodeLatents } from './images.ts';
 import { NoiseSource } from './noise.ts';
 import { PromptError } from './options.ts';
+import { hideFlagged } from './safety.ts';
+import type { SafetyParts } from './safety.ts';
 import type { DenoiseOptions, SampleResult, Timings } from './options.ts';
 
 /** One seed for each image. @throws PromptError when there are more or fewer, or one is no seed */
@@ -33,7 +35,7 @@ export function startOf(steps: number, strength: number): number {
 
 /** Seconds by what they were spent on. */
 export class Clock {
-  readonly timings: Timings = { text: 0, encoder: 0, network: 0, decoder: 0, total: 0 };
+  readonly timings: Timings = { text: 0, encoder: 0, network: 0, decoder: 0, safety: 0, total: 0 };
   readonly #start = performance.now();
 
   async time<T>(what: Exclude<keyof Timings, 'total'>, work: () => T | Promise<T>): Promise<T> {
@@ -69,6 +71,7 @@ export async function drawBatches(
     steps,
     scheduler,
     batchSize,
+    safety,
   }: {
     vae: AutoencoderKL;
     shape: LatentShape;
@@ -76,13 +79,14 @@ export async function drawBatches(
     steps: number;
     scheduler: Scheduler;
     batchSize: number;
+    safety: SafetyParts;
   },
   { vaeTile }: DenoiseOptions,
   draw: (batch: Batch) => Promise<{ latents: Tensor; evaluations: number }>,
 ): Promise<Omit<SampleResult, 'guidanceScale'>> {
   const clock = new Clock();
   const warnings = new Set<string>();
-  const drawn: { images: Float32Array; latents: Float32Array }[] = [];
+  const drawn: { images: Float32Array; latents: Float32Array; flagged?: boolean[] }[] = [];
   let [evaluations, height, width] = [0, 0, 0];
   for (let first = 0; first < seeds.length; first += batchSize) {
     const last = Math.min(first + batchSize, seeds.length);
@@ -95,7 +99,8 @@ export async function drawBatches(
     });
     const decoded = await clock.time('decoder', () => decodeLatents(vae, latents, [last - first, ...shape], vaeTile));
     ({ height, width } = decoded);
-    drawn.push({ images: decoded.images, latents });
+    const flagged = await clock.time('safety', () => hideFlagged(safety, decoded.images, [height, width]));
+    drawn.push({ images: decoded.images, latents, flagged });
   }
   return {
     images: concatenate(drawn.map(({ images }) => images)),
@@ -106,6 +111,7 @@ export async function drawBatches(
     seeds: [...seeds],
     steps,
     sampler: samplerName(scheduler),
+    ...(safety.safetyChecker ? { nsfwContentDetected: drawn.flatMap(({ flagged }) => flagged ?? []) } : {}),
     evaluations,
     warnings: [...warnings],
     timings: clock.stop(),
@@ -121,6 +127,7 @@ export async function denoise(
     start = 0,
     noises,
     vae,
+    safety,
     first,
     blend,
     ...options
@@ -128,6 +135,7 @@ export async function denoise(
     start?: number;
     noises: NoiseSource;
     vae: AutoencoderKL;
+    safety: SafetyParts;
     first: number;
     blend?(index: number, latents: Tensor): Tensor;
   },
@@ -157,7 +165,9 @@ export async function denoise(
         if (onPreview && believed && before && (report.index + 1) % previewSteps === 0) {
           using image = scheduler.predictOriginal(believed, timestep, before);
           const numbers = (await image.read()) as Float32Array;
-          await onPreview((await decodeLatents(vae, numbers, image.shape, vaeTile)).images, report);
+          const { images, height, width } = await decodeLatents(vae, numbers, image.shape, vaeTile);
+          await hideFlagged(safety, images, [height, width]);
+          await onPreview(images, report);
         }
         await onStep?.(report);
         const next = blend?.(i, after);

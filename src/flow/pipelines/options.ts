@@ -97,6 +97,8 @@ export interface Timings {
   encoder: number;
   network: number;
   decoder: number;
+  /** The safety checker, where there is one. */
+  safety: number;
   total: number;
 }
 
@@ -115,6 +117,8 @@ export interface SampleResult {
   guidanceScale: number;
   /** Name of the scheduler, and for a rectified flow of its solver. */
   sampler: string;
+  /** Which images the safety checker flagged: they are black. Absent where nothing checks. */
+  nsfwContentDetected?: boolean[];
   /** Network evaluations for one batch; guidance doubles what each costs. */
   evaluations: number;
   timings: Timings;

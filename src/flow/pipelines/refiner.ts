@@ -12,9 +12,11 @@ import { encodeImages } from './images.ts';
 import type { NoiseSource } from './noise.ts';
 import { PromptError } from './options.ts';
 import type { DenoiseOptions, SampleResult } from './options.ts';
+import { hiddenWarnings } from './safety.ts';
+import type { SafetyParts } from './safety.ts';
 
 /** What the refiner is made of. Its text encoder has a projection, its tokenizer pads with "!". */
-export interface RefinerParts {
+export interface RefinerParts extends SafetyParts {
   tokenizer: Pick<ClipTokenizer, 'encode' | 'maxLength'>;
   textEncoder: CLIPTextModel;
   vae: AutoencoderKL;
@@ -56,7 +58,7 @@ export class RefinerPipeline {
     const seeds = seedsOf(options.seeds, prompts.length);
     using scheduler = chooseScheduler(own, options.scheduler);
     const { dtype } = this.parts.network.conv_in.weight;
-    const plan = { vae, shape, seeds, steps, scheduler, batchSize };
+    const plan = { vae, shape, seeds, steps, scheduler, batchSize, safety: this.parts };
     const result = await drawBatches(plan, options, async ({ first, last, noises, clock, warnings }) => {
       const told = await clock.time('text', () => this.#conditions(options, first, last, warnings));
       const begin = await clock.time('encoder', () => this.#begin(options, scheduler, noises, first, last));
@@ -73,10 +75,17 @@ export class RefinerPipeline {
         guidanceScale,
       );
       return clock.time('network', () =>
-        denoise(scheduler, network, begin.sample, { ...options, start: begin.start, noises, vae, first }),
+        denoise(scheduler, network, begin.sample, {
+          ...options,
+          start: begin.start,
+          noises,
+          vae,
+          safety: this.parts,
+          first,
+        }),
       );
     });
-    return { ...result, guidanceScale };
+    return { ...result, warnings: [...result.warnings, ...hiddenWarnings(prompts, result)], guidanceScale };
   }
 
   /** Texts → [N, T, D] of the last layer but one, and a vector for each whole text: [N, P]. */
@@ -98,8 +107,8 @@ export class RefinerPipeline {
 
   /** Free the weights of all parts. */
   dispose(): void {
-    const { textEncoder, vae, network } = this.parts;
-    for (const module of [textEncoder, vae, network]) module.dispose();
+    const { textEncoder, vae, network, safetyChecker } = this.parts;
+    for (const module of [textEncoder, vae, network, safetyChecker]) module?.dispose();
   }
 
   /** For `using`. */

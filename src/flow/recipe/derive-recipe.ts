@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { exists } from '../../tensor/io/files-node.ts';
 import type { TrainOptions } from '../trainer.ts';
 import { ModelFolderError, readJson } from './model-folder.ts';
-import { indexOf, isRectifiedFlow, schedulerOf, sdScheduler } from './open-model.ts';
+import { indexOf, isRectifiedFlow, schedulerOf, sdScheduler } from './model-index.ts';
 import { preset } from './recipe.ts';
 import type { Recipe } from './recipe.ts';
 

@@ -19,6 +19,7 @@ import { loadWeights } from '../../nn/load.ts';
 import { currentKeys } from '../../nn/single-file/model.ts';
 import { readBytes, writeAtomic, writeTensors } from '../../tensor/io/files-node.ts';
 import { findWeights, openWeights } from '../../tensor/io/weights-node.ts';
+import type { WeightSource } from '../../tensor/io/weights.ts';
 import { Pipeline } from '../pipeline.ts';
 import type { PipelineParts } from '../pipeline.ts';
 import { networkNames } from '../pipelines/options.ts';
@@ -83,6 +84,16 @@ export async function openTokenizer(folder: string, pad?: string): Promise<ClipT
   return new ClipTokenizer({ ...files, config: pad ? { pad_token: pad, ...config } : config });
 }
 
+/** How one network is opened. */
+export interface OpenModuleOptions {
+  /** Which of several sets of weights to prefer, such as fp16. */
+  variant?: string;
+  /** Store its weights as halves. */
+  dtype?: 'f32' | 'f16';
+  /** Told after each tensor. */
+  progress?(loaded: number, total: number): void;
+}
+
 /**
  * One network with its weights, from whichever of their files is there (`variant` prefers fp16). They come tensor by tensor.
  * @throws ModelFolderError when they are missing, broken, or of another network
@@ -91,10 +102,10 @@ export async function openModule<M extends Module>(
   folder: string,
   part: string,
   make: (config: any) => M,
-  { variant, dtype = 'f32' }: { variant?: string; dtype?: 'f32' | 'f16' } = {},
+  options: OpenModuleOptions = {},
 ): Promise<M> {
   const config = await readJson(join(folder, part, 'config.json'));
-  const source = await findWeights(join(folder, part), { variant })
+  const source = await findWeights(join(folder, part), options)
     .then(openWeights)
     .catch((error: Error) => {
       throw new ModelFolderError(
@@ -103,14 +114,26 @@ export async function openModule<M extends Module>(
       );
     });
   try {
-    const module = parametersAs(dtype, () => make(config));
-    await loadWeights(module, currentKeys(part, source)).catch((error: Error) => {
-      module.dispose();
-      throw new ModelFolderError(`${source.name}: ${error.message}`, { cause: error });
-    });
-    return module;
+    return await loadModule(currentKeys(part, source), () => make(config), options);
   } finally {
     await source.close();
+  }
+}
+
+/** A network filled from a source. @throws ModelFolderError when they do not belong together; nothing stays behind then */
+export async function loadModule<M extends Module>(
+  source: WeightSource,
+  make: () => M,
+  { dtype = 'f32', progress }: Pick<OpenModuleOptions, 'dtype' | 'progress'>,
+): Promise<M> {
+  const module = parametersAs(dtype, make);
+  let loaded = 0;
+  try {
+    await loadWeights(module, source, { progress: () => progress?.(++loaded, source.entries.size) });
+    return module;
+  } catch (error) {
+    module.dispose();
+    throw new ModelFolderError(`${source.name}: ${(error as Error).message}`, { cause: error });
   }
 }
 

@@ -6,7 +6,16 @@ import type { ModelOutline } from '../estimate/outline.ts';
 import type { NetworkName } from '../pipelines/options.ts';
 import { ModelFolderError, readJson } from './model-folder.ts';
 import { openModelParts } from './model-parts.ts';
-import { indexOf, isRectifiedFlow, schedulerOf, sdScheduler, usualSampling } from './open-model.ts';
+import { indexOf, isRectifiedFlow, schedulerOf, sdScheduler, usualSampling } from './model-index.ts';
+import { visionConfig } from './safety-checker.ts';
+
+/** What its files do not say. */
+export interface OutlineOptions {
+  /** The network predicts the velocity of a rectified flow. */
+  rectifiedFlow?: boolean;
+  /** A safety checker looks at the images. */
+  safetyChecker?: boolean;
+}
 
 /**
  * A folder or file as `openModel` or `openRefiner` would open it; or the name of a model in `builtIn`.
@@ -15,13 +24,19 @@ import { indexOf, isRectifiedFlow, schedulerOf, sdScheduler, usualSampling } fro
 export async function readOutline(
   model: string,
   which: NetworkName = 'unet',
-  rectifiedFlow?: boolean,
+  { rectifiedFlow, safetyChecker }: OutlineOptions = {},
 ): Promise<ModelOutline> {
   const info = await stat(model).catch(() => undefined);
-  if (info?.isDirectory()) return outlineOfFolder(model, which, rectifiedFlow);
+  if (info?.isDirectory())
+    return {
+      ...(await outlineOfFolder(model, which, rectifiedFlow)),
+      ...(safetyChecker && {
+        safetyChecker: visionConfig(await readJson(join(model, 'safety_checker', 'config.json'))),
+      }),
+    };
   if (info) return outlineOfFile(model, rectifiedFlow);
   const known = Object.keys(builtIn).find((name) => name === model.toLowerCase());
-  if (known) return builtIn[known];
+  if (known) return { ...builtIn[known], ...(safetyChecker && { safetyChecker: {} }) };
   throw new ModelFolderError(
     `${model}: no such folder or file\n  known without files: ${Object.keys(builtIn).join(', ')}`,
   );

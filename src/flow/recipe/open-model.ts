@@ -9,19 +9,19 @@ import { mergeLoras } from '../../nn/lora-apply.ts';
 import type { AppliedLoras, ScaledLora } from '../../nn/lora-apply.ts';
 import { readLora } from '../../nn/lora-read.ts';
 import { ControlNetModel } from '../../nn/models/controlnet.ts';
-import { loadWeights } from '../../nn/load.ts';
-import { parametersAs } from '../../nn/module.ts';
 import type { Module } from '../../nn/module.ts';
 import type { PartName } from '../../nn/single-file/model.ts';
 import type { ClipTokenizer } from '../../nn/tokenizer.ts';
 import { readFloat32 } from '../../tensor/io/weights.ts';
 import { findWeights, openWeights } from '../../tensor/io/weights-node.ts';
 import { Pipeline } from '../pipeline.ts';
-import type { NetworkName, SamplingDefaults } from '../pipelines/options.ts';
+import type { NetworkName } from '../pipelines/options.ts';
 import { RefinerPipeline } from '../pipelines/refiner.ts';
-import { ModelFolderError, openModelFolder, openTokenizer, readJson } from './model-folder.ts';
+import { loadModule, ModelFolderError, openModelFolder, openTokenizer, readJson } from './model-folder.ts';
+import { indexOf, isRectifiedFlow, refinerScheduler, schedulerOf, sdScheduler, usualSampling } from './model-index.ts';
 import { openModelParts } from './model-parts.ts';
 import type { ModelParts } from './model-parts.ts';
+import { openSafetyChecker, safetyCheckerIn } from './safety-checker.ts';
 
 /** How a model is opened. */
 export interface OpenModelOptions {
@@ -40,22 +40,11 @@ export interface OpenModelOptions {
    * fine-tuned model. How fine-tuned models of Stable Diffusion go onto InstaFlow.
    */
   delta?: { finetuned: string; base: string; scale?: number };
+  /** Hide what the model's safety checker flags. As long as nothing is said: when its weights are there. */
+  safetyChecker?: boolean;
   /** Told of each tensor that was loaded. */
   progress?(part: string, loaded: number, total: number): void;
 }
-
-/** What Stable Diffusion 1.x was trained with; its single files do not say. */
-const trainedSchedule = {
-  num_train_timesteps: 1000,
-  beta_start: 0.00085,
-  beta_end: 0.012,
-  beta_schedule: 'scaled_linear',
-  steps_offset: 1,
-  clip_sample: false,
-  set_alpha_to_one: false,
-};
-export const sdScheduler = { _class_name: 'PNDMScheduler', ...trainedSchedule, skip_prk_steps: true };
-const refinerScheduler = { _class_name: 'EulerDiscreteScheduler', ...trainedSchedule };
 
 /**
  * Open a model of Stable Diffusion 1.x or InstaFlow, or one that `train` made. A diffusers folder whose model_index.json
@@ -63,6 +52,21 @@ const refinerScheduler = { _class_name: 'EulerDiscreteScheduler', ...trainedSche
  * @throws ModelFolderError when it is none of these, or not whole
  */
 export async function openModel(path: string, options: OpenModelOptions = {}): Promise<Pipeline> {
+  const { dtype, variant, progress } = options;
+  const checks = options.safetyChecker ?? (await safetyCheckerIn(path)) === 'weights';
+  const told = (loaded: number, total: number) => progress?.('safety_checker', loaded, total);
+  const safety = checks ? await openSafetyChecker(path, { dtype, variant, progress: told }) : {};
+  try {
+    const pipeline = await openParts(path, options);
+    Object.assign(pipeline.parts, safety);
+    return pipeline;
+  } catch (error) {
+    safety.safetyChecker?.dispose();
+    throw error;
+  }
+}
+
+async function openParts(path: string, options: OpenModelOptions): Promise<Pipeline> {
   const index = await indexOf(path);
   if (index && (await readdir(path)).some((name) => name.startsWith('unet_'))) return openModelFolder(path, options);
   const parts = await openWithDelta(path, options);
@@ -173,25 +177,6 @@ async function openWithDelta(path: string, options: OpenModelOptions): Promise<M
   }
 }
 
-/** Whether a model_index.json says that the network predicts the velocity of a flow. */
-export const isRectifiedFlow = (index?: Record<string, unknown>): boolean =>
-  /RectifiedFlow/.test(String(index?._class_name));
-
-/** How models of others are sampled, which do not say. */
-export const usualSampling = (isFlow: boolean): SamplingDefaults =>
-  isFlow ? { steps: 1, guidanceScale: 1 } : { steps: 25, guidanceScale: 7.5 };
-
-/** model_index.json of a folder, if it has one. */
-export const indexOf = (path: string): Promise<Record<string, unknown> | undefined> =>
-  exists(join(path, 'model_index.json')).then((there) =>
-    there ? readJson(join(path, 'model_index.json')) : undefined,
-  );
-
-export const schedulerOf = async (path: string): Promise<object | undefined> => {
-  const file = join(path, 'scheduler', 'scheduler_config.json');
-  return (await exists(file)) ? readJson(file) : undefined;
-};
-
 /** From the model's folder, the one that is named, or one beside a single file. */
 async function tokenizerOf(
   path: string,
@@ -212,20 +197,13 @@ async function load<M extends Module>(
   parts: ModelParts,
   part: PartName,
   make: (config: any) => M,
-  { dtype = 'f32', progress }: OpenModelOptions,
+  { dtype, progress }: OpenModelOptions,
 ): Promise<M> {
   const source = parts.sources[part];
   if (!source) throw new ModelFolderError(`the model has no ${part}`);
   const config = await parts.config(part);
-  const module = parametersAs(dtype, () => make(config));
-  let loaded = 0;
-  try {
-    await loadWeights(module, source, { progress: () => progress?.(part, ++loaded, source.entries.size) });
-    return module;
-  } catch (error) {
-    module.dispose();
-    throw new ModelFolderError(`${source.name}: ${(error as Error).message}`, { cause: error });
-  }
+  const told = (loaded: number, total: number) => progress?.(part, loaded, total);
+  return loadModule(source, () => make(config), { dtype, progress: told });
 }
 
 /** One after the other; when one fails, those before it are freed. */

@@ -1,6 +1,14 @@
 /** Pixels as CLIP's image tower wants them, on the host. */
 
-/** What CLIP's training images had, per channel. */
+/** What is done to an image, as a preprocessor_config.json says. */
+export interface ClipPixelsOptions {
+  /** Pixels on a side: 224 when not given. */
+  side?: number;
+  /** What the training images had, per channel: CLIP's when not given. */
+  mean?: readonly number[];
+  deviation?: readonly number[];
+}
+
 const MEAN = [0.48145466, 0.4578275, 0.40821073];
 const DEVIATION = [0.26862954, 0.26130258, 0.27577711];
 
@@ -14,7 +22,7 @@ const DEVIATION = [0.26862954, 0.26130258, 0.27577711];
 export function clipPixels(
   image: ArrayLike<number>,
   [height, width]: readonly [number, number],
-  side = 224,
+  { side = 224, mean = MEAN, deviation = DEVIATION }: ClipPixelsOptions = {},
 ): Float32Array {
   if (image.length !== height * width * 3)
     throw new RangeError(`clipPixels: ${image.length} numbers are not ${height} × ${width} pixels of 3 channels`);
@@ -34,7 +42,7 @@ export function clipPixels(
     for (let x = 0; x < side; x++)
       for (let c = 0; c < 3; c++) {
         const value = rows[y].reduce((sum, [at, w]) => sum + w * between[(at * side + x) * 3 + c], 0);
-        out[(y * side + x) * 3 + c] = (Math.min(1, Math.max(0, value)) - MEAN[c]) / DEVIATION[c];
+        out[(y * side + x) * 3 + c] = (Math.min(1, Math.max(0, value)) - mean[c]) / deviation[c];
       }
   return out;
 }
