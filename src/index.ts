@@ -12,7 +12,7 @@ export type { ClipPixelsOptions } from './nn/models/clip-pixels.ts';
 export { SafetyChecker } from './nn/models/safety-checker.ts';
 export type { CLIPVisionConfig } from './nn/models/safety-checker.ts';
 export { StackedUNet } from './nn/models/stacked-unet.ts';
-export type { StackedUNetPart } from './nn/models/stacked-unet.ts';
+export type { StackedUNetConfig, StackedUNetPart } from './nn/models/stacked-unet.ts';
 export { attachLoras, mergeLoras } from './nn/lora-apply.ts';
 export type { AppliedLoras, ScaledLora } from './nn/lora-apply.ts';
 export { LoraError } from './nn/lora-error.ts';

@@ -27,7 +27,7 @@ const inputs = (): [Tensor, number[], Tensor] => [
 const numbers = async (t: Tensor) => (await t.read()) as Float32Array;
 
 test('InstaFlow-1.7B has 1.719 G parameters: two U-Nets less the layers between them', () => {
-  const count = (drop?: StackedUNetPart[]) => outlineOf(() => new StackedUNet({}, { drop })).parameterCount;
+  const count = (drop?: StackedUNetPart[]) => outlineOf(() => new StackedUNet({ drop })).parameterCount;
   const one = outlineOf(() => new UNet2DConditionModel()).parameterCount;
   assert.is(one, 859_520_964);
   assert.is(count([]), 2 * one);
@@ -42,7 +42,7 @@ test('InstaFlow-1.7B has 1.719 G parameters: two U-Nets less the layers between 
 
 test('with nothing left out it is one U-Net after the other, time and text to both', async () => {
   using unet = new UNet2DConditionModel(config).initialize(1);
-  using stacked = new StackedUNet(config, { drop: [] }).copyUNet(unet);
+  using stacked = new StackedUNet({ ...config, drop: [] }).copyUNet(unet);
   const [x, times, text] = inputs();
   const want = noGrad(() => unet.forward(unet.forward(x, times, text), times, text));
   assert.equal(await numbers(noGrad(() => stacked.forward(x, times, text))), await numbers(want));
@@ -69,7 +69,7 @@ for (const drop of [...parts.map((part) => [part]), parts]) {
   test(`without ${drop.join(', ')} the velocity keeps its shape and gradients reach every parameter`, async () => {
     using whole = new UNet2DConditionModel(config);
     const known = [...whole.namedParameters().keys()];
-    using stacked = new StackedUNet(config, { drop }).initialize(5).requiresGrad(true);
+    using stacked = new StackedUNet({ ...config, drop }).initialize(5).requiresGrad(true);
     const [x, times, text] = inputs();
     const y = scope(() => {
       const y = stacked.forward(x, times, text);
@@ -96,7 +96,7 @@ test('checkpoints change no gradient', async () => {
   assert.equal(results[1], results[0]);
 });
 
-test('a network that also wants text_time is refused', () => {
+test('a network that also wants text_time is refused, as is a part that there is not', () => {
   const sdxl = {
     ...config,
     addition_embed_type: 'text_time',
@@ -104,6 +104,8 @@ test('a network that also wants text_time is refused', () => {
     projection_class_embeddings_input_dim: 30,
   } as const;
   assert.throws(() => outlineOf(() => new StackedUNet(sdxl)), /text_time is not supported/);
+  const odd = { ...config, drop: ['between', 'middle'] as StackedUNetPart[] };
+  assert.throws(() => outlineOf(() => new StackedUNet(odd)), /no part middle to drop\n {2}known: firstDown firstUp/);
 });
 
 test.run();

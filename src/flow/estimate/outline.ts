@@ -1,7 +1,7 @@
 /** Models as far as their configurations tell: what an estimate needs. */
 import type { CLIPTextConfig } from '../../nn/models/clip-text.ts';
 import type { CLIPVisionConfig } from '../../nn/models/safety-checker.ts';
-import type { UNetConfig } from '../../nn/models/unet-config.ts';
+import type { NetworkConfig } from '../../nn/models/network.ts';
 import type { VAEConfig } from '../../nn/models/vae.ts';
 import { schedulerConfig } from '../../nn/single-file/configs.ts';
 import type { SamplingDefaults } from '../pipelines/options.ts';
@@ -9,11 +9,11 @@ import type { SamplingDefaults } from '../pipelines/options.ts';
 /** A model without its weights. */
 export interface ModelOutline {
   name: string;
-  /** 'stacked' are two U-Nets in a row; 'refiner' goes over images in the way of SDXL's, the others make them of noise. */
-  kind: 'unet' | 'stacked' | 'refiner';
+  /** 'refiner' goes over images in the way of SDXL's, others make them of noise. */
+  kind: 'unet' | 'refiner';
   textEncoder: Partial<CLIPTextConfig>;
   vae: Partial<VAEConfig>;
-  network: Partial<UNetConfig>;
+  network: NetworkConfig;
   /** The image tower of its safety checker, when that looks at the images. */
   safetyChecker?: Partial<CLIPVisionConfig>;
   /** Its scheduler_config.json; a rectified flow unless given. */
@@ -33,7 +33,7 @@ const bigG: Partial<CLIPTextConfig> = {
   projection_dim: 1280,
 };
 
-const refiner: Partial<UNetConfig> = {
+const refiner: NetworkConfig = {
   sample_size: 128,
   down_block_types: ['DownBlock2D', 'CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'DownBlock2D'],
   up_block_types: ['UpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'UpBlock2D'],
@@ -58,7 +58,12 @@ export const builtIn: Record<string, ModelOutline> = {
     defaults: { steps: 25, guidanceScale: 5 },
   },
   'instaflow-0.9b': { ...sd, name: 'InstaFlow-0.9B', defaults: { steps: 1, guidanceScale: 1 } },
-  'instaflow-1.7b': { ...sd, name: 'InstaFlow-1.7B', kind: 'stacked', defaults: { steps: 1, guidanceScale: 1 } },
+  'instaflow-1.7b': {
+    ...sd,
+    name: 'InstaFlow-1.7B',
+    network: { _class_name: 'StackedUNet' },
+    defaults: { steps: 1, guidanceScale: 1 },
+  },
   'sdxl-refiner': {
     name: 'SDXL refiner 1.0',
     kind: 'refiner',

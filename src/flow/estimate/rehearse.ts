@@ -9,7 +9,8 @@ import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../../nn/ind
 import { ControlNetModel } from '../../nn/models/controlnet.ts';
 import type { ControlNetConfig } from '../../nn/models/controlnet-config.ts';
 import { SafetyChecker } from '../../nn/models/safety-checker.ts';
-import { StackedUNet } from '../../nn/models/stacked-unet.ts';
+import { networkOf } from '../../nn/models/network.ts';
+import type { Network } from '../../nn/models/network.ts';
 import { parametersAs } from '../../nn/module.ts';
 import type { Module } from '../../nn/module.ts';
 import { currentGpu, useGpu } from '../../tensor/index.ts';
@@ -107,9 +108,7 @@ async function onPaper(paper: Gpu, outline: ModelOutline, plan: Plan): Promise<R
     const projection = outline.kind === 'refiner';
     const [textEncoder, textSize] = make(() => new CLIPTextModel(outline.textEncoder, { projection }));
     const [vae, vaeSize] = make(() => new AutoencoderKL(outline.vae));
-    const [network, networkSize] = make(() =>
-      outline.kind === 'stacked' ? new StackedUNet(outline.network) : new UNet2DConditionModel(outline.network),
-    );
+    const [network, networkSize] = make(() => networkOf(outline.network));
     const controls = (plan.controls ?? []).map((config) => make(() => new ControlNetModel(config)));
     const [safetyChecker, safetySize] = outline.safetyChecker
       ? make(() => new SafetyChecker(outline.safetyChecker))
@@ -166,7 +165,7 @@ const tokenizer = (length: number) => ({
 interface Parts {
   textEncoder: CLIPTextModel;
   vae: AutoencoderKL;
-  network: UNet2DConditionModel | StackedUNet;
+  network: Network;
   controls: ControlNetModel[];
   safetyChecker?: SafetyChecker;
 }

@@ -5,13 +5,15 @@
  *     tokenizer/      vocab.json, merges.txt, tokenizer_config.json
  *     text_encoder/   config.json, model.safetensors
  *     vae/            config.json, diffusion_pytorch_model.safetensors
- *     unet/           config.json, diffusion_pytorch_model.safetensors      one step: the distilled network
+ *     unet/           config.json, diffusion_pytorch_model.safetensors      one step: the distilled network; a U-Net,
+ *                                                                           or two in a row: `_class_name` StackedUNet
  *     unet_teacher/, unet_reflow/                                           the same for the networks it came from
  *     scheduler/      scheduler_config.json                                 steps and guidance of each network
  */
 import { mkdir, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AutoencoderKL, CLIPTextModel } from '../../nn/index.ts';
+import { networkOf } from '../../nn/models/network.ts';
 import { parametersAs } from '../../nn/module.ts';
 import type { Module } from '../../nn/module.ts';
 import { ClipTokenizer } from '../../nn/tokenizer.ts';
@@ -24,7 +26,6 @@ import { Pipeline } from '../pipeline.ts';
 import type { PipelineParts } from '../pipeline.ts';
 import { networkNames } from '../pipelines/options.ts';
 import type { NetworkName, SamplingDefaults } from '../pipelines/options.ts';
-import { networkOf } from './network.ts';
 
 /** A model folder that cannot be used: which file, and what is wrong with it. */
 export class ModelFolderError extends Error {
@@ -157,7 +158,8 @@ export async function saveModule(
   const state = await module.stateDict();
   for (const tensor of Object.values(state)) tensor.dtype = dtype;
   await writeTensors(join(folder, part, fileOf(part)), state, { format: 'pt', ...metadata });
-  await writeJson(join(folder, part, 'config.json'), { _class_name: className, ...module.config });
+  const { _class_name: _, ...config } = module.config as { _class_name?: string };
+  await writeJson(join(folder, part, 'config.json'), { _class_name: className, ...config });
 }
 
 /** Everything but the weights: index, scheduler. */

@@ -58,7 +58,7 @@ async function outlineOfFolder(folder: string, which: NetworkName, rectifiedFlow
   if (parts.some((name) => name.startsWith('unet_')))
     return {
       ...common,
-      kind: common.network._class_name === 'StackedUNet' ? 'stacked' : 'unet',
+      kind: 'unet',
       scheduler: scheduler?.sampling?.[which]?.scheduler ?? scheduler,
       defaults: scheduler?.sampling?.[which] ?? usualSampling(true),
     };

@@ -9,6 +9,7 @@ import { mergeLoras } from '../../nn/lora-apply.ts';
 import type { AppliedLoras, ScaledLora } from '../../nn/lora-apply.ts';
 import { readLora } from '../../nn/lora-read.ts';
 import { ControlNetModel } from '../../nn/models/controlnet.ts';
+import { networkOf } from '../../nn/models/network.ts';
 import type { Module } from '../../nn/module.ts';
 import type { PartName } from '../../nn/single-file/model.ts';
 import type { ClipTokenizer } from '../../nn/tokenizer.ts';
@@ -47,7 +48,7 @@ export interface OpenModelOptions {
 }
 
 /**
- * Open a model of Stable Diffusion 1.x or InstaFlow, or one that `train` made. A diffusers folder whose model_index.json
+ * Open a model of Stable Diffusion 1.x or InstaFlow (also the 1.7B, as two U-Nets in a row), or one that `train` made. A diffusers folder whose model_index.json
  * names a RectifiedFlowPipeline is a rectified flow: its scheduler_config.json belongs to the model it came from.
  * @throws ModelFolderError when it is none of these, or not whole
  */
@@ -83,7 +84,7 @@ async function openParts(path: string, options: OpenModelOptions): Promise<Pipel
     const [textEncoder, vae, unet] = await together(
       () => load(parts, 'text_encoder', (config) => new CLIPTextModel(config), options),
       () => load(parts, 'vae', (config) => new AutoencoderKL(config), options),
-      () => load(parts, 'unet', (config) => new UNet2DConditionModel(config), options),
+      () => load(parts, 'unet', networkOf, options),
     );
     const defaults = { unet: usualSampling(isFlow) };
     return new Pipeline({ tokenizer, textEncoder, vae, networks: { unet }, defaults, scheduler });

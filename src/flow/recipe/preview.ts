@@ -12,7 +12,7 @@ import { euler } from '../solvers.ts';
 import { openModule } from './model-folder.ts';
 import type { StageName } from './recipe.ts';
 import type { Run } from './run.ts';
-import type { Network } from './network.ts';
+import type { Network } from '../../nn/models/network.ts';
 
 export interface SheetRequest {
   prompts: string[];

@@ -14,8 +14,8 @@ import { readConfig, trainingFields } from '../schedulers/config.ts';
 import type { PredictionType } from '../schedulers/config.ts';
 import { NoiseSchedule } from '../schedulers/noise-schedule.ts';
 import { ModelFolderError, openModule, openTokenizer, saveModule } from './model-folder.ts';
-import { classNameOf, networkOf } from './network.ts';
-import type { Network } from './network.ts';
+import { classNameOf, networkOf } from '../../nn/models/network.ts';
+import type { Network } from '../../nn/models/network.ts';
 import type { Run } from './run.ts';
 import { TextTable } from './texts.ts';
 

@@ -13,7 +13,14 @@ import { UNet2DConditionModel } from './unet.ts';
  * What can be left out of two U-Nets in a row: the down blocks of the first, its up blocks, the layers between the two
  * (the first one's `conv_norm_out` and `conv_out`, the second one's `conv_in`), and the same blocks of the second.
  */
-export type StackedUNetPart = 'firstDown' | 'firstUp' | 'between' | 'secondDown' | 'secondUp';
+export type StackedUNetPart = (typeof parts)[number];
+const parts = ['firstDown', 'firstUp', 'between', 'secondDown', 'secondUp'] as const;
+
+/** A config.json of ours: that of both U-Nets, and what is left out. */
+export interface StackedUNetConfig extends UNetConfig {
+  /** `between` unless given. */
+  drop: readonly StackedUNetPart[];
+}
 
 /** One of the two: a U-Net, or what is left of it. Its keys are a U-Net's. */
 class Half extends Module {
@@ -104,13 +111,16 @@ function withChannels(x: Tensor, channels: number): Tensor {
  */
 export class StackedUNet extends Module {
   unets: [Half, Half];
-  readonly config: UNetConfig;
+  readonly config: StackedUNetConfig;
   /** As in UNet2DConditionModel. */
   gradientCheckpointing = false;
 
-  /** `config`: of both U-Nets. `drop`: what to leave out. @throws for configurations with text_time */
-  constructor(config: Partial<UNetConfig> = {}, { drop = ['between'] as readonly StackedUNetPart[] } = {}) {
+  /** `config`: of both U-Nets, and what to leave out. @throws for configurations with text_time */
+  constructor({ drop = ['between'], ...config }: Partial<StackedUNetConfig> = {}) {
     super();
+    const unknown = drop.find((part) => !parts.includes(part));
+    if (unknown !== undefined)
+      throw new Error(`StackedUNet: there is no part ${unknown} to drop\n  known: ${parts.join(' ')}`);
     const [first, second] = [new UNet2DConditionModel(config), new UNet2DConditionModel(config)];
     if (first.add_embedding) throw new Error('StackedUNet: addition_embed_type text_time is not supported');
     const without = (part: StackedUNetPart) => drop.includes(part);
@@ -121,7 +131,7 @@ export class StackedUNet extends Module {
       new Half(first, { input: false, down: without('firstDown'), up: without('firstUp'), output: between }),
       new Half(second, { input: between, down: without('secondDown'), up: without('secondUp'), output: false }),
     ];
-    this.config = first.config;
+    this.config = { ...first.config, drop };
   }
 
   /** As a U-Net's: sample [B, H, W, C], times one or [B] or their waves [B, C], text [B, T, D] → [B, H, W, C'] */

@@ -97,6 +97,10 @@ export function joinSingleFile(name: string, parts: Parts): { family: Family; so
       throw new WeightsError(`${name}: a single file needs ${part}\n  found: ${Object.keys(parts).join(', ')}`);
     const keys = [...source.entries.keys()];
     const found = map.fromDiffusers(keys);
+    if (found.length === 0)
+      throw new WeightsError(
+        `${name}: no key of its ${part} has a place in a single file\n  its keys: ${keys.slice(0, 3).join(', ')}, …\n  write a folder`,
+      );
     const known = new Set(found.map(({ diffusers }) => diffusers));
     left.push(...keys.filter((key) => !known.has(key)).map((key) => `${part}: ${key}`));
     for (const row of found) {
