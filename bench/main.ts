@@ -1,19 +1,20 @@
 /**
  * npm run bench [-- part …]: check and time the kernels, print a table, and keep a whole run under bench/results. Named
- * parts include their long lines; 'soak' only runs when named.
+ * parts include their long lines; 'soak' and full-size steps of training only run when named.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { init } from '../src/tensor/index.ts';
 import { processorSlug, slug } from './machine.ts';
-import { ALL_PARTS, bench, textOf } from './report.ts';
+import { ALL_PARTS, bench, LARGE_PARTS, textOf } from './report.ts';
 
 const LONGEST_MS = 700;
 const SOAK_STEPS = 2000;
 
 const wanted = process.argv.slice(2);
-const unknown = wanted.filter((name) => !ALL_PARTS.includes(name));
+const known = [...ALL_PARTS, ...LARGE_PARTS];
+const unknown = wanted.filter((name) => !known.includes(name));
 if (unknown.length) {
-  console.error(`bench: no part ${unknown.join(', ')}; there are ${ALL_PARTS.join(', ')}`);
+  console.error(`bench: no part ${unknown.join(', ')}; there are ${known.join(', ')}`);
   process.exit(2);
 }
 

@@ -9,6 +9,8 @@ import { measureOverhead } from './overhead.ts';
 import type { Overhead } from './overhead.ts';
 import { measurePeak } from './peak.ts';
 import type { Peak } from './peak.ts';
+import { measureStep, STEPS, stepText } from './step.ts';
+import type { Step } from './step.ts';
 import { soak, soakRow } from './soak.ts';
 import type { Soak } from './soak.ts';
 import { PARTS } from './suite.ts';
@@ -25,9 +27,12 @@ export interface Report {
   bare?: BesideBare[];
   overhead?: Overhead[];
   soak?: Soak[];
+  steps?: Step[];
 }
 
 export const ALL_PARTS = [...Object.keys(PARTS), 'bare', 'overhead', 'soak'];
+/** What runs only when it is named: minutes, and gigabytes. */
+export const LARGE_PARTS = Object.keys(STEPS);
 
 export interface Options extends Budget {
   parts: readonly string[];
@@ -60,12 +65,16 @@ export async function bench({ parts, soakSteps, print = console.log, ...budget }
       print('\nsoak');
       report.soak = await soak(soakSteps, print);
     }
+    for (const name of LARGE_PARTS.filter((part) => parts.includes(part))) {
+      print(`\n${name}`);
+      (report.steps ??= []).push(await measureStep(name, {}, print));
+    }
     return report;
   });
   return { ...report, foreignShare };
 }
 
-export function textOf({ peak, parts, bare, overhead, soak, foreignShare, ...about }: Report): string {
+export function textOf({ peak, parts, bare, overhead, soak, steps, foreignShare, ...about }: Report): string {
   const noise =
     foreignShare === undefined ? '' : `others used ${(100 * foreignShare).toFixed(0)} % of the processors\n`;
   return [
@@ -79,6 +88,7 @@ export function textOf({ peak, parts, bare, overhead, soak, foreignShare, ...abo
         ]
       : []),
     ...(soak ? [`\nsoak\n${soak.map(soakRow).join('\n')}`] : []),
+    ...(steps ?? []).map((step) => `\n${stepText(step)}`),
     '',
   ].join('\n');
 }

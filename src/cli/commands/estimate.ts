@@ -11,6 +11,7 @@ import { readOutline } from '../../flow/recipe/model-outline.ts';
 import { additions, controlConfigs } from '../additions.ts';
 import { choice, command, flag, float, int, text } from '../command.ts';
 import { shippedModel } from '../default-model.ts';
+import { estimateStep, stepFlags } from '../estimate-step.ts';
 import { availableMemory } from '../memory.ts';
 import { safetyOption, wantsSafetyChecker } from '../safety.ts';
 import * as show from '../units.ts';
@@ -41,6 +42,7 @@ export default command(
     time: flag(true, 'measure how fast this adapter is at the ops of this model'),
     budget: float(6, 'seconds for that', { min: 0 }),
     json: flag(false, 'print everything as JSON'),
+    ...stepFlags,
   },
   async (options) => {
     const gpu = await init();
@@ -59,8 +61,12 @@ export default command(
         batchSize: batch_size,
         guidanceScale: guidance_scale,
       };
-      const need = await rehearse(outline, plan);
       const available = options.memory === undefined ? availableMemory(gpu) : options.memory * 2 ** 30;
+      if (options.train) {
+        for (const line of await estimateStep(outline, options, available)) console.log(line);
+        return;
+      }
+      const need = await rehearse(outline, plan);
       const expected = options.time ? await measureRates(need, { budget: options.budget }) : undefined;
       const problem = fits(need, available) ? undefined : await doesNotFit(outline, plan, need, available);
       if (options.json) {
