@@ -88,6 +88,9 @@ test('estimate --train says what a step takes, and what would fit when it does n
   assert.match(await ask({}, 2 ** 20), /neither checkpointing nor a LoRA makes it fit$/);
   assert.match(await ask({ rank: 4 }), /LoRA of rank 4; 2\.50 M parameters, [\d.]+ k learn\n/);
   const json = JSON.parse(await ask({ json: true, gradient_checkpointing: true }, 2 ** 30));
+  const refused = await rehearseStep(builtIn['sdxl-refiner']).catch((e: Error) => e);
+  assert.match(String(refused), /SDXL refiner 1\.0: there is no training of the refiner/);
+  assert.is(currentGpu(), gpu);
   assert.equal([json.model, json.fits, json.parameters, json.batchSize], ['emoji/unet', true, 2_495_784, 2]);
 });
 

@@ -7,8 +7,7 @@ import { paperDevice } from '../../kernels/paper.ts';
 import { AutoencoderKL, LPIPS } from '../../nn/index.ts';
 import type { LPIPSNet, Module } from '../../nn/index.ts';
 import { newLora } from '../../nn/lora.ts';
-import { StackedUNet } from '../../nn/models/stacked-unet.ts';
-import { UNet2DConditionModel } from '../../nn/models/unet.ts';
+import { networkOf } from '../../nn/models/network.ts';
 import { currentGpu, tensor, useGpu } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { normal } from '../../tensor/random.ts';
@@ -80,10 +79,12 @@ export async function rehearseStep(
  * Everything is freed afterwards.
  */
 export async function trainStep(
-  { network: config, vae: vaeConfig, kind }: ModelOutline,
+  { name, kind, network: config, vae: vaeConfig }: ModelOutline,
   { height, width, loss = 'l2', lpips: net = 'alex', ...options }: StepPlan,
   fill: (module: Module) => void | Promise<void>,
 ): Promise<StepReport> {
+  if (kind === 'refiner')
+    throw new RangeError(`${name}: there is no training of the refiner\n  U-Nets of Stable Diffusion 1.x train`);
   const gpu = currentGpu();
   const start = gpu.memory().live;
   const made: Module[] = [];
@@ -93,7 +94,7 @@ export async function trainStep(
     return module;
   };
   try {
-    const unet = await make(kind === 'stacked' ? new StackedUNet(config) : new UNet2DConditionModel(config));
+    const unet = await make(networkOf(config));
     unet.gradientCheckpointing = options.gradientCheckpointing ?? false;
     const isSeen = isPerceptual(loss);
     const lpips = isSeen ? await make(new LPIPS(net)) : undefined;
