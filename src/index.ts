@@ -26,7 +26,7 @@ export type { Encoded, TokenizerFiles } from './nn/tokenizer.ts';
 export * from './flow/rectified-flow.ts';
 export * from './flow/solvers.ts';
 export * from './flow/guidance.ts';
-export type { LatentShape } from './flow/latents.ts';
+export type { LatentScale, LatentShape } from './flow/latents.ts';
 export { Pipeline } from './flow/pipeline.ts';
 export type { PipelineParts } from './flow/pipeline.ts';
 export { PromptError } from './flow/pipelines/options.ts';

@@ -151,7 +151,7 @@ const test = suite('node cli');
 test('alone lists the commands', () => {
   const { status, stdout } = cli();
   assert.is(status, 0);
-  for (const name of ['sample', 'download', 'train', 'convert', 'doctor', 'verify', 'demo', 'setup'])
+  for (const name of ['sample', 'download', 'train', 'pairs', 'convert', 'doctor', 'verify', 'demo', 'setup'])
     assert.match(stdout, new RegExp(`^  ${name} `, 'm'));
   assert.is(cli('--help').stdout, stdout);
 });
@@ -170,8 +170,20 @@ test('an unknown flag names the nearest one, with exit status 2', () => {
   assert.is(stderr, 'unknown flag --chekc; did you mean --check?\nsee: rectiflow setup --help\n');
 });
 
+test('a command that is several wants one of them', () => {
+  for (const [words, message] of [
+    [[], 'pairs: say which: rectiflow pairs generate, rectiflow pairs inspect\n'],
+    [['genrate'], 'unknown command genrate; did you mean generate?\n'],
+    [['inspect', 'x', '--steps', '3'], 'unknown flag --steps\n'],
+  ] as const) {
+    const { status, stderr } = cli('pairs', ...words);
+    assert.is(status, 2);
+    assert.is(stderr, `${message}see: rectiflow pairs --help\n`);
+  }
+});
+
 test('every command has a help', () => {
-  for (const name of ['sample', 'download', 'train', 'convert', 'doctor', 'verify', 'demo', 'setup']) {
+  for (const name of ['sample', 'download', 'train', 'pairs', 'convert', 'doctor', 'verify', 'demo', 'setup']) {
     const { status, stdout, stderr } = cli(name, '--help');
     assert.is(status, 0, stderr);
     assert.match(stdout, new RegExp(`^rectiflow ${name} `));

@@ -92,7 +92,10 @@ test('training that stays not-a-number stops, says where, and keeps the last goo
     await train(task, quick, { store });
     assert.unreachable();
   } catch (error) {
-    assert.match((error as Error).message, /loss NaN after 8 skipped steps, at step 19\n {2}not finite: input 2 of the batch/);
+    assert.match(
+      (error as Error).message,
+      /loss NaN after 8 skipped steps, at step 19\n {2}not finite: input 2 of the batch/,
+    );
   }
   assert.is((await store.latest())!.step, 10);
   task.layer.dispose();
@@ -146,6 +149,25 @@ test('finished stages are not run again', async () => {
   const said: string[] = [];
   await runRecipe(whole, recipe(), { say: (words) => said.push(words) });
   assert.is(said.filter((words) => words.endsWith('done before')).length, 7);
+});
+
+test('a lost shard of pairs is made again, byte for byte; pairs of another teacher are refused', async () => {
+  const again = join(folder, 'again');
+  cpSync(whole, again, { recursive: true });
+  const shard = join('pairs', 'pairs-000000.tar');
+  rmSync(join(again, shard));
+  rmSync(join(again, 'pairs', 'done.json'));
+  await runRecipe(again, recipe(), { worker: { index: 0, count: 2 } }, 'pairs');
+  assert.ok(readFileSync(join(again, shard)).equals(readFileSync(join(whole, shard))));
+  const weights = (part: string) => join(again, 'model', part, 'diffusion_pytorch_model.safetensors');
+  cpSync(weights('unet'), weights('unet_teacher'));
+  rmSync(join(again, 'reflow', 'done.json'));
+  try {
+    await runRecipe(again, recipe(), {}, 'reflow');
+    assert.unreachable();
+  } catch (error) {
+    assert.match((error as Error).message, /pairs-000000\.tar: is from another teacher\n {2}made by .*\n {2}wanted/);
+  }
 });
 
 test('a recipe that is stopped in a stage and run again makes the same files, byte for byte', async () => {

@@ -1,13 +1,15 @@
 /** The command line: find the command, import it, run it, and turn what goes wrong into a message and an exit status. */
 import { version } from '../../package.json';
 import { runCommand, Stopped, unknown, UsageError, type Command } from './command.ts';
+import { runGroup, type Group } from './command-group.ts';
 
-type Entry = [help: string, load: () => Promise<{ default: Command }>];
+type Entry = [help: string, load: () => Promise<{ default: Command | Group }>];
 
 /** Commands are imported only when asked for, so that `--help` is quick and a broken one leaves the others alone. */
 const commands: Record<string, Entry> = {
   sample: ['text → image', () => import('./commands/sample.ts')],
   train: ['teacher → pairs → reflow → distill', () => import('./commands/train.ts')],
+  pairs: ['what a teacher makes of noise: the data of reflow and distillation', () => import('./commands/pairs.ts')],
   download: ['fetch a model of the Hugging Face hub ahead of time', () => import('./commands/download.ts')],
   demo: ['sample the model that ships with rectiflow, with a side-by-side sheet', () => import('./commands/demo.ts')],
   compare: ['many steps beside one: the same noise through two models', () => import('./commands/compare.ts')],
@@ -30,7 +32,7 @@ export async function main(argv: string[]): Promise<void> {
     else {
       if (!Object.hasOwn(commands, name)) throw new UsageError(unknown('command', name, Object.keys(commands)));
       const { default: command } = await commands[name][1]();
-      await runCommand(command, rest);
+      await ('commands' in command ? runGroup(command, rest) : runCommand(command, rest));
     }
   } catch (error) {
     process.exitCode = error instanceof UsageError ? 2 : error instanceof Stopped ? 130 : 1;

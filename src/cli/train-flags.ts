@@ -15,6 +15,8 @@ const run = {
   pretrained_model_name_or_path: text(undefined, 'begin with the teacher of this model: reflow and distil it'),
   stage: choice(undefined, stageNames, 'train this stage only'),
   seed: int(undefined, 'of everything random', { min: 0 }),
+  shard_index: int(undefined, 'with --stage pairs: which of --num_shards workers this is, from 0', { min: 0 }),
+  num_shards: int(undefined, 'workers that share the pairs, each with this command', { min: 1 }),
 };
 
 const data = {
@@ -89,6 +91,10 @@ export function contradictions(given: Partial<TrainFlags>): string[] {
       given.mixed_precision === 'bf16',
       '--mixed_precision bf16: WGSL has no bfloat16, so there is nothing to compute it with; use fp16, which needs no other hardware',
     ],
+    ...(['shard_index', 'num_shards'] as const).map((name): [boolean, string] => [
+      set(name) && given.stage !== 'pairs',
+      `--${name} is for one stage that several can share: give --stage pairs too`,
+    ]),
     [set('max_train_steps') && set('num_train_epochs'), '--num_train_epochs and --max_train_steps: give one of them'],
     [set('max_minutes') && set('num_train_epochs'), '--num_train_epochs and --max_minutes: give one of them'],
     ...(['ema_decay', 'ema_inv_gamma', 'ema_power'] as const).map((name): [boolean, string] => [

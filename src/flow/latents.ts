@@ -11,12 +11,19 @@ export const seededNoise = (seed: number, shape: LatentShape): Float32Array =>
   drawNoise(new TorchGenerator(seed), shape);
 
 /** The next noise of a generator. */
-export function drawNoise(generator: TorchGenerator, [h, w, c]: LatentShape): Float32Array {
-  const drawn = generator.randn(h * w * c);
-  const out = new Float32Array(drawn.length);
-  for (let channel = 0; channel < c; channel++) {
-    for (let pixel = 0; pixel < h * w; pixel++) out[pixel * c + channel] = drawn[channel * h * w + pixel];
-  }
+export const drawNoise = (generator: TorchGenerator, shape: LatentShape): Float32Array =>
+  channelsLast(generator.randn(latentSize(shape)), shape);
+
+/** As PyTorch has it → as we have it.   [C, H, W] → [H, W, C] */
+export const channelsLast = (z: Float32Array, [h, w, c]: LatentShape): Float32Array => swapped(z, c, h * w);
+
+/** And back.   [H, W, C] → [C, H, W] */
+export const channelsFirst = (z: Float32Array, [h, w, c]: LatentShape): Float32Array => swapped(z, h * w, c);
+
+/** [rows, cols] → [cols, rows] */
+function swapped(z: Float32Array, rows: number, cols: number): Float32Array {
+  const out = new Float32Array(z.length);
+  for (let row = 0; row < rows; row++) for (let col = 0; col < cols; col++) out[col * rows + row] = z[row * cols + col];
   return out;
 }
 

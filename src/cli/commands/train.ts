@@ -3,6 +3,7 @@ import { DeviceLostError } from '../../kernels/index.ts';
 import { currentGpu, init } from '../../tensor/index.ts';
 import { Interrupted, runRecipe } from '../../flow/recipe/stages.ts';
 import type { Progress } from '../../flow/trainer.ts';
+import { arrayTask } from '../array-task.ts';
 import { artist } from '../artist.ts';
 import { command } from '../command.ts';
 import { modelPath } from '../model-path.ts';
@@ -15,6 +16,7 @@ export default command(
   'teacher → pairs → reflow → distill, on OpenMoji or on your own images; resumes what is unfinished',
   trainFlags,
   async (options) => {
+    const worker = options.stage === 'pairs' ? arrayTask(options) : undefined;
     const begunWith = options.pretrained_model_name_or_path;
     const pretrained = begunWith && (await modelPath(begunWith));
     const recipe = await recipeOf({ ...options, pretrained_model_name_or_path: pretrained });
@@ -43,6 +45,7 @@ export default command(
           cacheFolder: options.cache_dir,
           pretrained,
           resumeFrom: options.resume_from_checkpoint,
+          worker,
         },
         options.stage,
       );

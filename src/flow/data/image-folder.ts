@@ -114,6 +114,21 @@ export async function loadImageFolder(folder: string, options: ImageFolderOption
   };
 }
 
+/**
+ * The captions of a folder of images, in its order, all of each image; the images are not opened.
+ * @throws DataError naming every line that has none
+ */
+export async function listCaptions(
+  folder: string,
+  { imageColumn = 'image', captionColumn = 'text' }: Pick<ImageFolderOptions, 'imageColumn' | 'captionColumn'> = {},
+): Promise<string[]> {
+  const { base, file, rows, problems } = await findMetadata(folder);
+  const pathColumn = imageColumn === 'image' ? 'file_name' : imageColumn;
+  const listed = listImages(rows, base, file, pathColumn, captionColumn, problems);
+  if (problems.length === 0) return listed.flatMap(({ captions }) => captions);
+  throw new DataError(`${folder}: ${count(problems.length, 'entry', 'entries')} cannot be used`, problems);
+}
+
 /** Find and read the metadata file; says what was expected when there is none. */
 async function findMetadata(folder: string) {
   const info = await stat(folder).catch(() => undefined);

@@ -87,7 +87,7 @@ export interface DistillOptions {
 export interface PairOptions {
   count: number;
   steps: number;
-  /** Euler, unless said. */
+  /** Euler for a flow, DPM-Solver++ 2M for a diffusion, unless said. */
   solver?: FixedStepSolver;
   guidanceScale: number;
   batchSize: number;

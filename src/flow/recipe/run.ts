@@ -47,6 +47,8 @@ export interface RunHooks {
   /** Where decoded images are kept between runs. */
   cacheFolder?: string;
   resumeFrom?: string;
+  /** Which of several that make pairs in one folder this is. */
+  worker?: { index: number; count: number };
   /** A model folder whose teacher is taken instead of trained. */
   pretrained?: string;
 }

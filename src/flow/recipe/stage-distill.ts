@@ -1,20 +1,16 @@
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Tensor } from '../../tensor/index.ts';
 import { BatchSampler } from '../data/loader.ts';
-import { latentSize } from '../latents.ts';
-import type { LatentShape } from '../latents.ts';
 import type { LossOptions } from '../losses.ts';
 import type { Points } from '../objectives.ts';
 import type { TrainResult } from '../trainer.ts';
 import { batchAt, drawPrompts, previewPrompts } from './captions.ts';
 import { ModelFolderError } from './model-folder.ts';
 import { openObjective } from './open-objective.ts';
-import { makePairs, pairBatch, readPairs } from './pairs.ts';
-import type { Pairs } from './pairs.ts';
+import type { PairSet } from './pairs/pair-set.ts';
 import { sampleSheet } from './preview.ts';
 import type { Run } from './run.ts';
-import { conditional, encodeCaptions, encodeTexts, latentShapeOf, openNetwork, openStudent, saveNetwork } from './student.ts'; // prettier-ignore
+import { openPairs, recipePairs } from './stage-pairs.ts';
+import { encodeTexts, openStudent, saveNetwork } from './student.ts';
 
 /**
  * One-step distillation: only t = 0 is ever asked for, so learn to jump from there to where the reflowed flow ends. With
@@ -33,8 +29,8 @@ export async function distillStage(run: Run): Promise<void> {
       `${run.folder}: reflow left a network of diffusion (--prediction_type epsilon), which has no velocity to distil\n  ` +
         'sample it in a few steps as it is, or reflow without that',
     );
-  const shape = latentShapeOf(run.recipe.unet);
-  const pairs = await pairsOf(run, from, shape);
+  using pairs = await pairsOf(run, from);
+  const { shape } = pairs;
   const texts = await encodeTexts(run, pairs.prompts);
   const sampler = new BatchSampler(
     pairs.prompts.map((prompt) => [prompt]),
@@ -62,7 +58,7 @@ export async function distillStage(run: Run): Promise<void> {
     const task = {
       ...{ name: 'distill', modules: { unet }, samples: sampler.length, preview },
       batch(step: number): Tensor[] {
-        const { x0, x1, prompts } = pairBatch(pairs, batchAt(sampler, step).indices, shape);
+        const { x0, x1, prompts } = pairs.batch(batchAt(sampler, step).indices);
         return [texts.batch(prompts), ...objective.points(x0, x1, step)];
       },
       loss: (text: Tensor, ...points: Tensor[]): Tensor =>
@@ -82,22 +78,14 @@ export async function distillStage(run: Run): Promise<void> {
   };
   let result = await learn(first, recipe.train.steps, !then);
   if (then) result = await learn(then.loss, recipe.train.steps + then.steps, true);
-  await run.finish('distill', { ...result, pairs: pairs.seeds.length });
+  await run.finish('distill', { ...result, pairs: pairs.length });
 }
 
 /** Made anew with the reflowed network; those of the teacher when that is distilled directly. */
-async function pairsOf(run: Run, from: 'unet_reflow' | 'unet_teacher', shape: LatentShape): Promise<Pairs> {
-  if (from === 'unet_teacher') return readPairs(join(run.folder, 'pairs'), latentSize(shape));
+async function pairsOf(run: Run, from: 'unet_reflow' | 'unet_teacher'): Promise<PairSet> {
+  if (from === 'unet_teacher') return openPairs(run, 'pairs', from);
   const { seed, data: { specificCaption }, distill: recipe } = run.recipe; // prettier-ignore
-  const folder = join(await run.stageFolder('distill'), 'pairs');
-  await mkdir(folder, { recursive: true });
-  const network = await openNetwork(run, from);
-  const texts = await encodeCaptions(run);
   const prompts = drawPrompts(await run.data(), recipe.pairs.count, seed + 5, specificCaption).map(({ text }) => text);
-  const source = { network: conditional(network), texts, shape, prompts, firstSeed: 2_000_000 };
-  try {
-    return await makePairs(run, folder, source, recipe.pairs);
-  } finally {
-    network.dispose();
-  }
+  await recipePairs(run, 'distill/pairs', { which: from, prompts, firstSeed: 2_000_000 }, recipe.pairs);
+  return openPairs(run, 'distill/pairs', from);
 }

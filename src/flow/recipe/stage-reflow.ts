@@ -1,14 +1,12 @@
-import { join } from 'node:path';
 import type { Tensor } from '../../tensor/index.ts';
 import { BatchSampler } from '../data/loader.ts';
-import { latentSize } from '../latents.ts';
 import type { Points } from '../objectives.ts';
 import { batchAt, previewPrompts } from './captions.ts';
 import { openObjective } from './open-objective.ts';
-import { pairBatch, readPairs } from './pairs.ts';
 import { sampleSheet } from './preview.ts';
 import type { Run } from './run.ts';
-import { encodeTexts, latentShapeOf, openStudent, saveNetwork, teacherVelocity } from './student.ts';
+import { openPairs } from './stage-pairs.ts';
+import { encodeTexts, openStudent, saveNetwork, teacherVelocity } from './student.ts';
 
 /**
  * Text-conditioned reflow: train the flow again, between each noise and what the teacher made of it. Its paths no longer
@@ -24,8 +22,8 @@ export async function reflowStage(run: Run): Promise<void> {
   const { batchSize, gradientCheckpointing = false } = recipe.train;
   const unet = await openStudent(run, 'unet_teacher', { negate: negateEpsilon && predicts !== 'epsilon' });
   unet.gradientCheckpointing = gradientCheckpointing;
-  const shape = latentShapeOf(unet.config);
-  const pairs = await readPairs(join(run.folder, 'pairs'), latentSize(shape));
+  using pairs = await openPairs(run, 'pairs', 'unet_teacher');
+  const { shape } = pairs;
   const texts = await encodeTexts(run, pairs.prompts);
   const objective = await openObjective(run, {
     ...{ shape, times, loss: lossOptions, predicts, gradientCheckpointing },
@@ -37,7 +35,7 @@ export async function reflowStage(run: Run): Promise<void> {
   );
   const batch = (step: number): Tensor[] => {
     const { indices, captions } = batchAt(sampler, step);
-    const { x0, x1 } = pairBatch(pairs, indices, shape);
+    const { x0, x1 } = pairs.batch(indices);
     return [texts.batch(captions), ...objective.points(x0, x1, step)];
   };
   const loss = (text: Tensor, ...points: Tensor[]): Tensor =>
@@ -65,5 +63,5 @@ export async function reflowStage(run: Run): Promise<void> {
   await saveNetwork(run, 'unet_reflow', unet);
   await preview(result.step);
   unet.dispose();
-  await run.finish('reflow', { ...result, pairs: pairs.seeds.length });
+  await run.finish('reflow', { ...result, pairs: pairs.length });
 }

@@ -1,13 +1,10 @@
 /** What the stages after the teacher share: the frozen text side and the networks by name. */
 import { join } from 'node:path';
 import { CLIPTextModel } from '../../nn/index.ts';
-import { sd15UNetConfig } from '../../nn/models/unet-config.ts';
-import type { UNetConfig } from '../../nn/models/unet-config.ts';
 import { StackedUNet } from '../../nn/models/stacked-unet.ts';
 import { currentGpu, neg, noGrad, scope } from '../../tensor/index.ts';
 import { velocityOfDiffusion } from '../diffusion-velocity.ts';
 import type { ConditionalNetwork } from '../guidance.ts';
-import type { LatentShape } from '../latents.ts';
 import type { NetworkName } from '../pipelines/options.ts';
 import { timestepOf } from '../rectified-flow.ts';
 import { readConfig, trainingFields } from '../schedulers/config.ts';
@@ -39,13 +36,6 @@ export const openNetwork = (run: Run, name: NetworkName): Promise<Network> => op
 
 export const saveNetwork = (run: Run, name: NetworkName, network: Network): Promise<void> =>
   saveModule(run.model, name, network, classNameOf(network));
-
-/** Of what a network makes. */
-export const latentShapeOf = ({ sample_size: side, out_channels: channels }: Partial<UNetConfig>): LatentShape => [
-  side ?? sd15UNetConfig.sample_size,
-  side ?? sd15UNetConfig.sample_size,
-  channels ?? sd15UNetConfig.out_channels,
-];
 
 /** How a student begins. */
 export interface StudentOptions {

@@ -233,7 +233,7 @@ function exactFloats(name: string, integers: ArrayLike<number | bigint>): Float3
 function aligned(data: Uint8Array, alignment: number): ArrayBuffer {
   const alone =
     data.byteOffset % alignment === 0 && data.byteOffset === 0 && data.byteLength === data.buffer.byteLength;
-  return (alone ? data.buffer : data.slice().buffer) as ArrayBuffer;
+  return (alone ? data.buffer : new Uint8Array(data).buffer) as ArrayBuffer;
 }
 
 function parseJson(bytes: Uint8Array, file: string): Record<string, unknown> {
