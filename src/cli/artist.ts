@@ -1,9 +1,10 @@
-/** Draws what training asks for: sample sheets and loss curves, as PNG files. */
+/** Draws what training asks for: sample sheets and loss curves as PNG files, a report as a page. */
 import { writeAtomic } from '../tensor/io/files-node.ts';
 import type { Artist } from '../flow/recipe/run.ts';
 import { drawCurves } from './pictures/curves.ts';
 import { imageFromFloats, renderSvg } from './pictures/image.ts';
 import { drawSheet } from './pictures/sheet.ts';
+import { reportPage } from './report/page.ts';
 
 export const artist: Artist = {
   async sheet(file, { size, rows, ...words }) {
@@ -24,4 +25,5 @@ export const artist: Artist = {
     });
     await writeAtomic(file, await renderSvg(svg));
   },
+  report: (file, report) => writeAtomic(file, reportPage(report)),
 };

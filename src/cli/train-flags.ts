@@ -73,6 +73,8 @@ const output = {
   validation_prompts: greedy(text(undefined, 'prompts of the sample sheets, instead of twelve captions of the data')),
   validation_steps: int(undefined, 'steps between sample sheets, instead of minutes', { min: 1 }),
   picture_minutes: float(2, 'minutes between sample sheets; 0: none', { min: 0 }),
+  report_to: choice('tensorboard', ['tensorboard', 'none'], 'whether to write event files beside log.jsonl'),
+  logging_dir: text('logs', 'folder of the event files, from the output folder'),
 };
 
 /** All flags of `train`, in the order of its help. */
@@ -124,6 +126,10 @@ export function contradictions(given: Partial<TrainFlags>): string[] {
     [
       set('cache_dir') && set('train_data_dir'),
       '--cache_dir and --train_data_dir: only OpenMoji is drawn and kept; your images are read from their folder',
+    ],
+    [
+      given.report_to === 'none' && given.logging_dir !== 'logs',
+      '--report_to none and --logging_dir: no event files to put there',
     ],
     [set('validation_steps') && given.picture_minutes === 0, '--validation_steps and --picture_minutes 0: no pictures'],
   ];

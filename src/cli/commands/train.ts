@@ -46,6 +46,8 @@ export default command(
           pretrained,
           resumeFrom: options.resume_from_checkpoint,
           worker,
+          reportTo: options.report_to,
+          loggingDir: options.logging_dir,
         },
         options.stage,
       );

@@ -1,5 +1,4 @@
 /** Sample sheets while training goes on. */
-import { join } from 'node:path';
 import { AutoencoderKL } from '../../nn/index.ts';
 import { noGrad, scope, tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
@@ -30,8 +29,7 @@ export async function sampleSheet(
   stage: StageName,
   { prompts, network, velocity, title, columns, encode }: SheetRequest,
 ): Promise<void> {
-  const artist = run.hooks.artist;
-  if (!artist) return;
+  if (!run.hooks.artist) return;
   const vae = await openModule(run.model, 'vae', (config) => new AutoencoderKL(config));
   try {
     const { sample_size: side, in_channels: channels } = network.config;
@@ -66,7 +64,7 @@ export async function sampleSheet(
         images: prompts.map((_, i) => pixels.slice(i * each, (i + 1) * each)),
       });
     }
-    await artist.sheet(join(run.folder, stage, 'samples.png'), {
+    await run.sheet(stage, {
       title: `${run.recipe.name} · ${title}`,
       size,
       rows,

@@ -1,7 +1,6 @@
 /** One training run: its folder, recipe and data, and what happens around the stages. */
 import { mkdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { appendFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { loadImageFolder } from '../data/image-folder.ts';
 import { loadOpenMoji } from '../data/openmoji.ts';
 import type { CaptionedImages } from '../data/captioned-images.ts';
@@ -11,23 +10,28 @@ import type { LogLine, Progress, TrainOptions, TrainResult, TrainTask } from '..
 import { CheckpointFolder, fullDisk } from './checkpoints.ts';
 import { writeJson } from './model-folder.ts';
 import type { Recipe, StageName } from './recipe.ts';
+import { noteSession, readReport } from './run-report.ts';
+import type { RunReport } from './run-report.ts';
+import { TrainingLog } from './training-log.ts';
+
+/** Rows of images [size, size, 3] in −1 … 1, with words around them. */
+export interface SampleSheet {
+  title: string;
+  subtitle?: string;
+  columns?: { title: string; note?: string }[];
+  rows: { title?: string; images: Float32Array[] }[];
+  size: number;
+  footer?: string;
+}
 
 /** Pictures that a run draws; the command line gives the pencil. */
 export interface Artist {
-  /** Rows of images [N, size, size, 3] in −1 … 1. */
-  sheet(
-    file: string,
-    sheet: {
-      title: string;
-      subtitle?: string;
-      columns?: { title: string; note?: string }[];
-      rows: { title?: string; images: Float32Array[] }[];
-      size: number;
-      footer?: string;
-    },
-  ): Promise<void>;
+  /** Rows and columns of samples. */
+  sheet(file: string, sheet: SampleSheet): Promise<void>;
   /** The loss over the steps. */
   curve(file: string, options: { title: string; log: LogLine[] }): Promise<void>;
+  /** All that is known of a run, as a page that needs nothing else. */
+  report(file: string, report: RunReport): Promise<void>;
 }
 
 /** What a run tells and asks the outside. All are optional. */
@@ -51,6 +55,10 @@ export interface RunHooks {
   worker?: { index: number; count: number };
   /** A model folder whose teacher is taken instead of trained. */
   pretrained?: string;
+  /** Whether each step also goes into files for TensorBoard ('tensorboard'), */
+  reportTo?: 'tensorboard' | 'none';
+  /** and where: a path from the run's folder ('logs'), with a folder for each stage. */
+  loggingDir?: string;
 }
 
 /** Training was asked to stop; what is done is saved. */
@@ -60,6 +68,7 @@ export class Interrupted extends Error {
 
 export class Run {
   #data: Promise<CaptionedImages> | undefined;
+  readonly #logs = new Map<StageName, TrainingLog>();
 
   constructor(
     readonly folder: string,
@@ -95,6 +104,28 @@ export class Run {
     const folder = await this.stageFolder(stage);
     await writeJson(join(folder, 'done.json'), facts);
     await new CheckpointFolder(folder).clear();
+    await this.report();
+  }
+
+  /** Draw a stage's samples into its folder, the TensorBoard files and the report. */
+  async sheet(stage: StageName, sheet: SampleSheet, name = 'samples'): Promise<void> {
+    const { artist } = this.hooks;
+    if (!artist) return;
+    const file = join(await this.stageFolder(stage), `${name}.png`);
+    await artist.sheet(file, sheet);
+    this.#logs.get(stage)?.sheet(await readFile(file));
+    await this.report();
+  }
+
+  /** Write report.html anew. A run does not end because that fails. */
+  async report(): Promise<void> {
+    const { artist } = this.hooks;
+    if (!artist) return;
+    try {
+      await artist.report(join(this.folder, 'report.html'), await readReport(this.folder, this.recipe));
+    } catch (error) {
+      this.say(`no report: ${(error as Error).message}`);
+    }
   }
 
   checkInterrupt(): void {
@@ -136,14 +167,21 @@ export class Run {
   /** Train one stage in its folder: log, checkpoints, curves, previews. @throws Interrupted when asked to stop */
   async train(stage: StageName, task: TrainTask, options: TrainOptions): Promise<TrainResult> {
     const folder = await this.stageFolder(stage);
-    const logFile = join(folder, 'log.jsonl');
     const store = new CheckpointFolder(folder, options.checkpointsTotalLimit, this.hooks.resumeFrom ?? 'latest');
     const resumed = await store.latest();
     if (resumed) this.say(`${stage}: going on from step ${resumed.step}`);
-    const log = await readLog(logFile, resumed?.step ?? 0);
+    const { reportTo = 'tensorboard', loggingDir = 'logs' } = this.hooks;
+    const log = await TrainingLog.open(join(folder, 'log.jsonl'), {
+      upTo: resumed?.step ?? 0,
+      events: reportTo === 'none' ? undefined : resolve(this.folder, loggingDir, stage),
+      settings: { stage, ...options, recipe: this.recipe },
+    });
+    if (this.#logs.size === 0) await noteSession(this.folder);
+    this.#logs.set(stage, log);
     const drawCurve = async () => {
-      if (log.length > 1)
-        await this.hooks.artist?.curve(join(folder, 'loss.png'), { title: `${this.recipe.name} · ${stage}`, log });
+      if (log.steps.length < 2) return;
+      const title = `${this.recipe.name} · ${stage}`;
+      await this.hooks.artist?.curve(join(folder, 'loss.png'), { title, log: log.steps });
     };
     const preview =
       task.preview &&
@@ -153,10 +191,7 @@ export class Run {
       });
     const result = await train({ ...task, preview: preview && this.hooks.artist ? preview : undefined }, options, {
       store: { latest: async () => resumed, save: (checkpoint) => store.save(checkpoint) },
-      log: (line) => {
-        log.push(line);
-        append(logFile, line);
-      },
+      log: (line) => log.add(line),
       progress: this.hooks.progress,
       warn: (message) => this.say(message),
       signal: this.hooks.signal,
@@ -164,6 +199,7 @@ export class Run {
       previewSteps: this.hooks.validationSteps,
     });
     await drawCurve();
+    await this.report();
     if (!result.finished) throw new Interrupted(`${stage}: stopped at step ${result.step}; saved in ${folder}`);
     const { lora, ...facts } = result;
     if (lora) {
@@ -172,26 +208,5 @@ export class Run {
       this.say(`${stage}: the LoRA is in ${file}; the model has it merged`);
     }
     return facts;
-  }
-}
-
-/** The lines of a log up to the step that a checkpoint holds. */
-async function readLog(file: string, upTo: number): Promise<LogLine[]> {
-  const text = await readFile(file, 'utf8').catch(() => '');
-  return text.split('\n').flatMap((line) => {
-    try {
-      const parsed = JSON.parse(line) as LogLine;
-      return parsed.step <= upTo ? [parsed] : [];
-    } catch {
-      return []; // a line that was cut short when the process died
-    }
-  });
-}
-
-function append(file: string, line: LogLine): void {
-  try {
-    appendFileSync(file, `${JSON.stringify(line)}\n`);
-  } catch (error) {
-    throw fullDisk(error, file);
   }
 }

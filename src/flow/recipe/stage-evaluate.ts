@@ -32,6 +32,7 @@ export interface Measured {
   secondsPerImage: number;
 }
 
+/** All ways of sampling beside each other. */
 export interface Metrics {
   count: number;
   rows: Measured[];
@@ -194,7 +195,7 @@ async function drawResult(
     ['unet_reflow@1', 'after reflow, 1 step'],
     ['unet@1', 'distilled, 1 step'],
   ];
-  await run.hooks.artist?.sheet(join(run.folder, 'evaluate', 'sheet.png'), {
+  const sheet = {
     title: `${run.recipe.name} · the same noise in every column`,
     subtitle: `straightness gain ${metrics.straightnessGain.toFixed(1)}, Fréchet ratio ${metrics.frechetRatio.toFixed(2)}`,
     size,
@@ -204,5 +205,6 @@ async function drawResult(
       title,
       images: shown.map((i) => ends.get(key)!.images.slice(i * each, (i + 1) * each)),
     })),
-  });
+  };
+  await run.sheet('evaluate', sheet, 'sheet');
 }

@@ -42,7 +42,7 @@ export async function vaeStage(run: Run): Promise<void> {
   const originals = shown.map((i) => data.images.subarray(i * pixels, (i + 1) * pixels));
   const preview = async (step: number) => {
     const rebuilt = await rebuild(vae, originals, size);
-    await run.hooks.artist?.sheet(join(run.folder, 'vae', 'samples.png'), {
+    await run.sheet('vae', {
       title: `${run.recipe.name} · autoencoder, step ${step}`,
       size,
       rows: [
@@ -66,7 +66,7 @@ export async function vaeStage(run: Run): Promise<void> {
   const final = await cacheLatents(run, stored);
   if (run.hooks.artist) {
     const rebuilt = await rebuild(stored, originals, size);
-    await run.hooks.artist.sheet(join(run.folder, 'vae', 'samples.png'), {
+    await run.sheet('vae', {
       title: `${run.recipe.name} · autoencoder`,
       subtitle: `root mean square error ${error.toFixed(4)}`,
       size,
