@@ -44,6 +44,7 @@ export type { TimeDistribution, TimeOptions } from './flow/times.ts';
 export { Interrupted, runRecipe, savedRecipe } from './flow/recipe/stages.ts';
 export type { Artist, RunHooks, SampleSheet } from './flow/recipe/run.ts';
 export type { RunReport, Session, StageReport } from './flow/recipe/run-report.ts';
-export type { Measured, Metrics } from './flow/recipe/stage-evaluate.ts';
+export type { Measured, Way } from './flow/metrics/evaluation.ts';
+export type { Metrics } from './flow/recipe/stage-evaluate.ts';
 export type { StraightnessResult } from './flow/metrics/straightness.ts';
 export type { LoggedStep } from './flow/recipe/training-log.ts';

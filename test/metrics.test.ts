@@ -1,7 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { featureCount, imageFeatures } from '../src/flow/metrics/features.ts';
-import { frechetDistance, gaussianOf, symmetricEigen } from '../src/flow/metrics/frechet.ts';
+import { frechetDistance, gaussianOf, symmetricEigenvalues } from '../src/flow/metrics/frechet.ts';
 import { captionAccuracy, deviations, nearest, standardise } from '../src/flow/metrics/nearest.ts';
 import { fewStepError, Straightness, straightness } from '../src/flow/metrics/straightness.ts';
 import { normal, uniform } from '../src/tensor/random.ts';
@@ -10,18 +10,34 @@ const test = suite('metrics');
 const near = (got: number, want: number, tolerance = 1e-9) =>
   assert.ok(Math.abs(got - want) <= tolerance * Math.max(1, Math.abs(want)), `${got}, want ${want}`);
 
-test('Jacobi finds the eigenvalues and eigenvectors of a symmetric matrix', () => {
-  const n = 7,
-    z = normal(1, 0, n * n);
-  const m = Float64Array.from(z, (_, i) => z[i] + z[(i % n) * n + Math.floor(i / n)]);
-  const { values, vectors } = symmetricEigen(m, n);
-  for (let k = 0; k < n; k++) {
-    for (let i = 0; i < n; i++) {
-      let product = 0;
-      for (let j = 0; j < n; j++) product += m[i * n + j] * vectors[j * n + k];
-      near(product, values[k] * vectors[i * n + k], 1e-12);
-    }
+test('the eigenvalues of a symmetric matrix with known ones come out, also equal and vanishing ones', () => {
+  const n = 40;
+  const want = Float64Array.from({ length: n }, (_, i) => [0, 0, 7, 7, -3][i] ?? 1.3 ** i);
+  const m = new Float64Array(n * n);
+  want.forEach((value, i) => (m[i * n + i] = value));
+  for (let turn = 0; turn < 3; turn++) {
+    // H m H with H = 1 − 2 v vᵀ
+    const z = normal(1, turn, n);
+    const length = Math.hypot(...z);
+    const reflect = (at: (i: number) => number) => {
+      const along = z.reduce((sum, v, i) => sum + (v / length) * m[at(i)], 0);
+      z.forEach((v, i) => (m[at(i)] -= (2 * along * v) / length));
+    };
+    for (let row = 0; row < n; row++) reflect((i) => row * n + i);
+    for (let column = 0; column < n; column++) reflect((i) => i * n + column);
   }
+  const got = symmetricEigenvalues(m, n).sort();
+  want.sort().forEach((value, i) => near(got[i] / 1e4, value / 1e4, 1e-14));
+  assert.equal([...symmetricEigenvalues(new Float64Array(9), 3)], [0, 0, 0]);
+  assert.equal([...symmetricEigenvalues(Float64Array.of(5), 1)], [5]);
+});
+
+test('few vectors in many dimensions have the distance that their covariances have', () => {
+  const dims = 30;
+  const few = gaussianOf(normal(4, 0, 12 * dims), dims),
+    many = gaussianOf(normal(4, 1, 90 * dims), dims);
+  near(frechetDistance(few, many), frechetDistance({ ...few }, { ...many }), 1e-7); // copies are known by their covariances alone
+  near(frechetDistance(many, few), frechetDistance(few, many), 1e-10);
 });
 
 test('the Fréchet distance of one-dimensional Gaussians is (μ₁ − μ₂)² + (σ₁ − σ₂)²', () => {

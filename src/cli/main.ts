@@ -13,6 +13,7 @@ const commands: Record<string, Entry> = {
   download: ['fetch a model of the Hugging Face hub ahead of time', () => import('./commands/download.ts')],
   demo: ['sample the model that ships with rectiflow, with a side-by-side sheet', () => import('./commands/demo.ts')],
   compare: ['many steps beside one: the same noise through two models', () => import('./commands/compare.ts')],
+  eval: ['how good a model is: straightness, few steps, Fréchet distance', () => import('./commands/eval.ts')],
   estimate: [
     'what a model takes: memory, arithmetic, time, and whether it fits',
     () => import('./commands/estimate.ts'),

@@ -2,7 +2,7 @@
  * Fréchet distance between the Gaussians that fit two sets of feature vectors, in float64.
  *
  *     d² = |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½)
- *     tr (Σ₁ Σ₂)^½ = Σ √λᵢ,   λ = eigenvalues of the symmetric matrix Σ₁^½ Σ₂ Σ₁^½
+ *     tr (Σ₁ Σ₂)^½ = Σ √λᵢ,   λ = eigenvalues of K Kᵀ,   K = F₁ F₂ᵀ,   Σ = Fᵀ F
  *
  * The name FID belongs to this distance on Inception features; on any other features it is just the Fréchet distance.
  * @see Dowson & Landau 1982, The Fréchet distance between multivariate normal distributions
@@ -15,6 +15,9 @@ export interface Gaussian {
   mean: Float64Array;
   covariance: Float64Array;
 }
+
+/** F of a Gaussian made of fewer vectors than dimensions: they themselves, centred. [count, dims] */
+const fewVectors = new WeakMap<Gaussian, Float64Array>();
 
 /** features: [count, dims], row-major. */
 export function gaussianOf(features: ArrayLike<number>, dims: number): Gaussian {
@@ -34,7 +37,12 @@ export function gaussianOf(features: ArrayLike<number>, dims: number): Gaussian 
   }
   for (let i = 0; i < dims; i++) for (let j = 0; j < i; j++) covariance[j * dims + i] = covariance[i * dims + j];
   if (!mean.every(Number.isFinite)) throw new RangeError('gaussianOf: the features hold a NaN or an infinity');
-  return { dims, count, mean, covariance };
+  const gaussian = { dims, count, mean, covariance };
+  if (count < dims) {
+    const centre = (x: number, i: number) => (x - mean[i % dims]) / Math.sqrt(count - 1);
+    fewVectors.set(gaussian, Float64Array.from(features, centre));
+  }
+  return gaussian;
 }
 
 /** Squared Fréchet distance of two Gaussians: the number papers report. */
@@ -45,67 +53,135 @@ export function frechetDistance(a: Gaussian, b: Gaussian): number {
   for (let i = 0; i < n; i++) {
     distance += (a.mean[i] - b.mean[i]) ** 2 + a.covariance[i * n + i] + b.covariance[i * n + i];
   }
-  const root = squareRoot(a.covariance, n);
-  const { values } = symmetricEigen(multiply(multiply(root, b.covariance, n), root, n), n);
+  const [few, many] = [factorOf(a), factorOf(b)].sort((x, y) => x.length - y.length);
+  const product = timesTransposed(few, many, n);
+  const values = symmetricEigenvalues(timesTransposed(product, product, many.length / n), few.length / n);
   return distance - 2 * values.reduce((sum, value) => sum + Math.sqrt(Math.max(value, 0)), 0);
 }
 
-/** Eigenvalues and eigenvectors (columns of `vectors`) of a symmetric matrix [n, n], by cyclic Jacobi rotations. */
-export function symmetricEigen(matrix: Float64Array, n: number): { values: Float64Array; vectors: Float64Array } {
-  const m = matrix.slice(),
-    vectors = new Float64Array(n * n);
-  for (let i = 0; i < n; i++) vectors[i * n + i] = 1;
-  const total = m.reduce((sum, x) => sum + x * x, 0);
-  for (let sweep = 0; sweep < 60; sweep++) {
-    let off = 0;
-    for (let p = 0; p < n; p++) for (let q = 0; q < p; q++) off += m[p * n + q] ** 2;
-    if (off <= 1e-30 * total) break;
-    for (let p = 0; p < n - 1; p++) for (let q = p + 1; q < n; q++) rotate(m, vectors, n, p, q);
-  }
-  return { values: Float64Array.from({ length: n }, (_, i) => m[i * n + i]), vectors };
+/** F [rank, dims] with Fᵀ F = Σ; kept, as one set of real images is compared with many. */
+function factorOf(gaussian: Gaussian): Float64Array {
+  const known = fewVectors.get(gaussian) ?? factors.get(gaussian);
+  if (known) return known;
+  const factor = cholesky(gaussian.covariance, gaussian.dims);
+  factors.set(gaussian, factor);
+  return factor;
 }
+const factors = new WeakMap<Gaussian, Float64Array>();
 
-/** One Jacobi rotation: makes m[p, q] zero and applies the same rotation to the columns of `vectors`. */
-function rotate(m: Float64Array, vectors: Float64Array, n: number, p: number, q: number): void {
-  const mpq = m[p * n + q];
-  if (mpq === 0) return;
-  const theta = (m[q * n + q] - m[p * n + p]) / (2 * mpq);
-  const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.sqrt(theta * theta + 1));
-  const c = 1 / Math.sqrt(t * t + 1),
-    s = t * c;
+/** The upper triangle U with Uᵀ U = m, a symmetric matrix [n, n] without negative eigenvalues; a pivot that rounding left counts as zero. */
+function cholesky(m: Float64Array, n: number): Float64Array {
+  const u = m.slice();
+  let largest = 0;
+  for (let i = 0; i < n; i++) largest = Math.max(largest, m[i * n + i]);
   for (let k = 0; k < n; k++) {
-    const kp = m[k * n + p],
-      kq = m[k * n + q];
-    m[k * n + p] = c * kp - s * kq;
-    m[k * n + q] = s * kp + c * kq;
+    const pivot = u[k * n + k];
+    const root = pivot > 1e-15 * largest ? Math.sqrt(pivot) : 0;
+    for (let j = 0; j < n; j++) u[k * n + j] = j < k || root === 0 ? 0 : u[k * n + j] / root;
+    for (let i = k + 1; i < n; i++) {
+      const s = u[k * n + i];
+      if (s !== 0) for (let j = i; j < n; j++) u[i * n + j] -= s * u[k * n + j];
+    }
   }
-  for (let k = 0; k < n; k++) {
-    const pk = m[p * n + k],
-      qk = m[q * n + k];
-    m[p * n + k] = c * pk - s * qk;
-    m[q * n + k] = s * pk + c * qk;
-    const vp = vectors[k * n + p],
-      vq = vectors[k * n + q];
-    vectors[k * n + p] = c * vp - s * vq;
-    vectors[k * n + q] = s * vp + c * vq;
-  }
+  return u;
 }
 
-/** V √Λ Vᵀ; eigenvalues that rounding made negative count as zero. */
-function squareRoot(matrix: Float64Array, n: number): Float64Array {
-  const { values, vectors } = symmetricEigen(matrix, n);
-  const scaled = vectors.map((v, i) => v * Math.sqrt(Math.max(values[i % n], 0)));
-  const transposed = vectors.map((_, i) => vectors[(i % n) * n + Math.floor(i / n)]);
-  return multiply(scaled, transposed, n);
-}
-
-function multiply(a: Float64Array, b: Float64Array, n: number): Float64Array {
-  const out = new Float64Array(n * n);
+/** a: [n, k], b: [m, k] → a bᵀ [n, m] */
+function timesTransposed(a: Float64Array, b: Float64Array, k: number): Float64Array {
+  const [n, m] = [a.length / k, b.length / k];
+  const out = new Float64Array(n * m);
   for (let i = 0; i < n; i++) {
-    for (let k = 0; k < n; k++) {
-      const x = a[i * n + k];
-      for (let j = 0; j < n; j++) out[i * n + j] += x * b[k * n + j];
+    for (let j = 0; j < m; j++) {
+      let sum = 0;
+      for (let l = 0; l < k; l++) sum += a[i * k + l] * b[j * k + l];
+      out[i * m + j] = sum;
     }
   }
   return out;
+}
+
+/** Eigenvalues of a symmetric matrix [n, n], in no order: Householder's reflections, then QL on what is left. */
+export function symmetricEigenvalues(matrix: Float64Array, n: number): Float64Array {
+  const m = matrix.slice(),
+    diagonal = new Float64Array(n),
+    beside = new Float64Array(n),
+    v = new Float64Array(n),
+    w = new Float64Array(n);
+  for (let k = 0; k < n; k++) {
+    diagonal[k] = m[k * n + k];
+    if (k === n - 1) break;
+    let square = 0;
+    for (let i = k + 1; i < n; i++) square += (v[i] = m[k * n + i]) ** 2;
+    const alpha = v[k + 1] > 0 ? -Math.sqrt(square) : Math.sqrt(square);
+    beside[k] = alpha;
+    const length = Math.sqrt(2 * (square - alpha * v[k + 1])); // of v − alpha e
+    if (length === 0) continue;
+    v[k + 1] -= alpha;
+    for (let i = k + 1; i < n; i++) v[i] /= length;
+    // m − 2 v wᵀ − 2 w vᵀ,   w = m v − (vᵀ m v) v
+    let along = 0;
+    for (let i = k + 1; i < n; i++) {
+      let sum = 0;
+      for (let j = k + 1; j < n; j++) sum += m[i * n + j] * v[j];
+      w[i] = sum;
+      along += v[i] * sum;
+    }
+    for (let i = k + 1; i < n; i++) w[i] -= along * v[i];
+    for (let i = k + 1; i < n; i++) {
+      const [a, b] = [2 * v[i], 2 * w[i]];
+      for (let j = k + 1; j < n; j++) m[i * n + j] -= a * w[j] + b * v[j];
+    }
+  }
+  return tridiagonalEigenvalues(diagonal, beside);
+}
+
+/**
+ * QL with implicit shifts; `beside[i]` lies between i and i + 1. Both are overwritten.
+ * @see Bowdler, Martin, Reinsch & Wilkinson 1968, The QR and QL algorithms for symmetric matrices
+ */
+function tridiagonalEigenvalues(diagonal: Float64Array, beside: Float64Array): Float64Array {
+  const n = diagonal.length;
+  for (let low = 0; low < n; low++) {
+    for (let round = 0; ; round++) {
+      let high = low;
+      while (high < n - 1) {
+        const size = Math.abs(diagonal[high]) + Math.abs(diagonal[high + 1]);
+        if (Math.abs(beside[high]) <= Number.EPSILON * size) break;
+        high++;
+      }
+      if (high === low) break;
+      if (round === 100)
+        throw new RangeError('frechetDistance: the eigenvalues do not settle; are the features numbers?');
+      let g = (diagonal[low + 1] - diagonal[low]) / (2 * beside[low]);
+      const r = Math.hypot(g, 1);
+      g = diagonal[high] - diagonal[low] + beside[low] / (g + (g < 0 ? -r : r));
+      let s = 1,
+        c = 1,
+        p = 0,
+        i = high - 1;
+      for (; i >= low; i--) {
+        const f = s * beside[i],
+          b = c * beside[i];
+        const length = Math.hypot(f, g);
+        beside[i + 1] = length;
+        if (length === 0) {
+          diagonal[i + 1] -= p; // it has come apart here
+          beside[high] = 0;
+          break;
+        }
+        s = f / length;
+        c = g / length;
+        g = diagonal[i + 1] - p;
+        const t = (diagonal[i] - g) * s + 2 * c * b;
+        p = s * t;
+        diagonal[i + 1] = g + p;
+        g = c * t - b;
+      }
+      if (i >= low) continue;
+      diagonal[low] -= p;
+      beside[low] = g;
+      beside[high] = 0;
+    }
+  }
+  return diagonal;
 }

@@ -1,14 +1,13 @@
 /** One training run: its folder, recipe and data, and what happens around the stages. */
 import { mkdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { loadImageFolder } from '../data/image-folder.ts';
-import { loadOpenMoji } from '../data/openmoji.ts';
 import type { CaptionedImages } from '../data/captioned-images.ts';
 import { writeTensors } from '../../tensor/io/files-node.ts';
 import { train } from '../trainer.ts';
 import type { LogLine, Progress, TrainOptions, TrainResult, TrainTask } from '../trainer.ts';
 import { CheckpointFolder, fullDisk } from './checkpoints.ts';
 import { writeJson } from './model-folder.ts';
+import { loadData } from './recipe-data.ts';
 import type { Recipe, StageName } from './recipe.ts';
 import { noteSession, readReport } from './run-report.ts';
 import type { RunReport } from './run-report.ts';
@@ -133,35 +132,8 @@ export class Run {
   }
 
   data(): Promise<CaptionedImages> {
-    return (this.#data ??= this.#load());
-  }
-
-  async #load(): Promise<CaptionedImages> {
-    const { seed, data } = this.recipe;
-    const onWarning = (message: string) => this.say(message);
-    const all = data.trainDataDir
-      ? await loadImageFolder(data.trainDataDir, {
-          resolution: data.resolution,
-          imageColumn: data.imageColumn,
-          captionColumn: data.captionColumn,
-          seed,
-          centerCrop: data.centerCrop ?? true,
-          interpolation: data.interpolation,
-          onWarning,
-        })
-      : await loadOpenMoji({
-          size: data.resolution,
-          set: data.set,
-          cacheFolder: this.hooks.cacheFolder,
-          onWarning,
-        });
-    const limit = data.maxTrainSamples ?? all.ids.length;
-    return {
-      ...all,
-      images: all.images.slice(0, limit * all.size * all.size * 3),
-      captions: all.captions.slice(0, limit),
-      ids: all.ids.slice(0, limit),
-    };
+    const { cacheFolder } = this.hooks;
+    return (this.#data ??= loadData(this.recipe, { cacheFolder, onWarning: (message) => this.say(message) }));
   }
 
   /** Train one stage in its folder: log, checkpoints, curves, previews. @throws Interrupted when asked to stop */
