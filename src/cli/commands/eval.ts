@@ -155,7 +155,7 @@ function gainOf(rows: Measured[], steps: number): { straightnessGain?: number } 
 function summary({ rows }: Evaluation): string {
   const many = rows.filter(({ network }) => network === rows[0].network).at(-1)!;
   const few = rows.find(({ network }) => network === rows.at(-1)!.network)!;
-  return [many, few].map((row) => `${titleOf(row)} ${row.frechetDistance.toPrecision(3)}`).join(' · ');
+  return [many, few].map((row) => `${titleOf(row)}: ${row.frechetDistance.toPrecision(3)}`).join(' · ');
 }
 
 function table({ rows, options }: Evaluation): string[] {

@@ -1,6 +1,7 @@
 /** An evaluation as one picture: what each way of sampling makes of the same noise, over the errors of few steps. */
 import sharp from 'sharp';
 import type { Measured } from '../../flow/metrics/evaluation.ts';
+import { networkTitles } from '../../flow/recipe/evaluation-data.ts';
 import type { SampleSheet } from '../../flow/recipe/run.ts';
 import { drawCurves } from './curves.ts';
 import { imageFromFloats, renderSvg } from './image.ts';
@@ -17,7 +18,7 @@ export async function drawEvaluation({ rows, size, ...words }: SampleSheet, meas
   const { width, height } = await sharp(sheet).metadata();
   const series = [...new Set(few.map(({ network }) => network))].map((name) => {
     const own = few.filter(({ network }) => network === name).sort((a, b) => a.steps - b.steps);
-    return { name, x: own.map(({ steps }) => steps), y: own.map(({ fewStepError }) => fewStepError!) };
+    return { name: networkTitles[name], x: own.map(({ steps }) => steps), y: own.map(({ fewStepError }) => fewStepError!) };
   });
   const most = Math.max(...measured.map(({ steps }) => steps));
   const curves = drawCurves(series, {

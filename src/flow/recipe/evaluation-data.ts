@@ -31,12 +31,13 @@ export function drawEvaluation(
 export const describeRow = ({ network, steps, frechetDistance, captionAccuracy }: Measured, distance: string): string =>
   `${network} in ${stepsOf(steps)}: ${distance} ${frechetDistance.toFixed(4)}, caption accuracy ${(100 * captionAccuracy).toFixed(1)} %`;
 
-const names: Record<NetworkName, string> = { unet_teacher: 'teacher', unet_reflow: 'after reflow', unet: 'distilled' };
+/** What stands for each network in pictures. */
+export const networkTitles: Record<NetworkName, string> = { unet_teacher: 'teacher', unet_reflow: 'after reflow', unet: 'distilled' };
 
 /** 'teacher, 25 steps, guidance 1.5'; a network that is alone has no name. */
 export const titleOf = ({ network, steps, guidanceScale }: Way, isAlone = false): string =>
   [
-    ...(isAlone ? [] : [names[network]]),
+    ...(isAlone ? [] : [networkTitles[network]]),
     stepsOf(steps),
     ...(guidanceScale > 1 ? [`guidance ${guidanceScale}`] : []),
   ].join(', ');

@@ -287,7 +287,11 @@ export class InceptionV3 extends Module {
   /** x: [B, H, W, 3] in −1 … 1, of any size → [B, 2048] */
   forward(x: Tensor): Tensor {
     if (x.shape.length !== 4 || x.shape[3] !== 3) throw shapeError('InceptionV3', 'wants images [B, H, W, 3]', { x });
-    x = upsampleBilinear(x, { size: [299, 299] });
+    return this.features(upsampleBilinear(x, { size: [299, 299] }));
+  }
+
+  /** Without scaling first.   x: [B, H, W, 3], sides at least 75 → [B, 2048] */
+  features(x: Tensor): Tensor {
     x = pool3(through(x, this.Conv2d_1a_3x3, this.Conv2d_2a_3x3, this.Conv2d_2b_3x3));
     x = pool3(through(x, this.Conv2d_3b_1x1, this.Conv2d_4a_3x3));
     x = this.Mixed_5d.forward(this.Mixed_5c.forward(this.Mixed_5b.forward(x)));
