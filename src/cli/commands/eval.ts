@@ -59,7 +59,7 @@ export default command(
         networks: networks.length ? networks : ['unet'],
         variant: options.variant,
       });
-      const { real, source, seed, specificCaption } = await realImages(path, options, pipeline, note);
+      const { real, source, ...draw } = await realImages(path, options, pipeline, note);
       const features = await openFeatureNetwork(wanted, weights);
       const clip = clip_model === undefined ? undefined : await openClipScore(clip_model);
       const lpips = lpips_model.length ? await openLpips(lpips_model) : undefined;
@@ -71,8 +71,7 @@ export default command(
         clip,
         lpips,
         steps,
-        seed,
-        specificCaption,
+        ...draw,
         count: options.num,
         guidanceScale: options.guidance_scale,
         batchSize: options.batch_size,

@@ -72,7 +72,8 @@ export async function evaluateModel(pipeline: Pipeline, options: EvaluateModelOp
 /** The velocity of one of a pipeline's networks, which may be a diffusion's. */
 function flowOf(pipeline: Pipeline, which: NetworkName): ConditionalNetwork {
   const network = pipeline.conditional(which);
-  const { scheduler } = pipeline.parts;
+  const { defaults, scheduler: common } = pipeline.parts;
+  const scheduler = defaults[which]?.scheduler ?? common;
   if (!scheduler || /RectifiedFlow/.test(scheduler._class_name ?? ''))
     return (z, t, text) => network(z, timestepOf(t), text);
   const config = readConfig('eval', scheduler, trainingFields);

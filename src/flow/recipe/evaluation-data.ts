@@ -32,7 +32,11 @@ export const describeRow = ({ network, steps, frechetDistance, captionAccuracy }
   `${network} in ${stepsOf(steps)}: ${distance} ${frechetDistance.toFixed(4)}, caption accuracy ${(100 * captionAccuracy).toFixed(1)} %`;
 
 /** What stands for each network in pictures. */
-export const networkTitles: Record<NetworkName, string> = { unet_teacher: 'teacher', unet_reflow: 'after reflow', unet: 'distilled' };
+export const networkTitles: Record<NetworkName, string> = {
+  unet_teacher: 'teacher',
+  unet_reflow: 'after reflow',
+  unet: 'distilled',
+};
 
 /** 'teacher, 25 steps, guidance 1.5'; a network that is alone has no name. */
 export const titleOf = ({ network, steps, guidanceScale }: Way, isAlone = false): string =>

@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AutoencoderKL } from '../../nn/index.ts';
 import { Evaluation } from '../metrics/evaluation.ts';
@@ -8,10 +7,10 @@ import { fewStepError } from '../metrics/straightness.ts';
 import { guided } from '../guidance.ts';
 import type { NetworkName } from '../pipelines/options.ts';
 import { describeRow, drawEvaluation, evaluationSheet } from './evaluation-data.ts';
-import { openModule, saveModelIndex, writeJson } from './model-folder.ts';
+import { openModule, writeJson } from './model-folder.ts';
 import type { Run } from './run.ts';
 import { cachedLatents } from './stage-vae.ts';
-import { conditional, encodeCaptions, openNetwork } from './student.ts';
+import { conditional, encodeCaptions, openNetwork, teacherVelocity } from './student.ts';
 
 /** All ways of sampling beside each other. */
 export interface Metrics {
@@ -39,6 +38,8 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
   const texts = await encodeCaptions(run);
   const vae = await openModule(run.model, 'vae', (config) => new AutoencoderKL(config));
   const { prompts, noise } = drawEvaluation(data, { count, seed, specificCaption, shape });
+  const mayBeDiffusion = (name: NetworkName) =>
+    name === 'unet_teacher' || (name === 'unet_reflow' && run.recipe.reflow.predicts === 'epsilon');
   const evaluation = await Evaluation.begin({
     prompts,
     noise,
@@ -51,7 +52,8 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
       return {
         velocity(part, alpha) {
           const nullText = alpha > 1 ? texts.batch(part.map(() => '')) : undefined;
-          return guided(conditional(unet), texts.batch(part), nullText, alpha);
+          const network = mayBeDiffusion(name) ? teacherVelocity(run, unet) : conditional(unet);
+          return guided(network, texts.batch(part), nullText, alpha);
         },
         dispose: () => unet.dispose(),
       };
@@ -99,12 +101,6 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
     ),
     'sheet',
   );
-  await mkdir(run.model, { recursive: true });
-  await saveModelIndex(run.model, {
-    unet: { steps: 1, guidanceScale: 1 },
-    unet_teacher: { steps, guidanceScale },
-    unet_reflow: { steps: 1, guidanceScale: 1 },
-  });
   await writeJson(join(run.model, 'metrics.json'), metrics);
   await run.finish('evaluate', { straightnessGain: metrics.straightnessGain, frechetRatio: metrics.frechetRatio });
   run.say(
