@@ -10,7 +10,7 @@ export type { ControlNetConfig } from './nn/models/controlnet-config.ts';
 export { clipPixels } from './nn/models/clip-pixels.ts';
 export type { ClipPixelsOptions } from './nn/models/clip-pixels.ts';
 export { SafetyChecker } from './nn/models/safety-checker.ts';
-export type { CLIPVisionConfig } from './nn/models/safety-checker.ts';
+export type { CLIPVisionConfig } from './nn/models/clip-vision.ts';
 export { StackedUNet } from './nn/models/stacked-unet.ts';
 export type { StackedUNetConfig, StackedUNetPart } from './nn/models/stacked-unet.ts';
 export { attachLoras, mergeLoras } from './nn/lora-apply.ts';

@@ -18,7 +18,11 @@ export async function drawEvaluation({ rows, size, ...words }: SampleSheet, meas
   const { width, height } = await sharp(sheet).metadata();
   const series = [...new Set(few.map(({ network }) => network))].map((name) => {
     const own = few.filter(({ network }) => network === name).sort((a, b) => a.steps - b.steps);
-    return { name: networkTitles[name], x: own.map(({ steps }) => steps), y: own.map(({ fewStepError }) => fewStepError!) };
+    return {
+      name: networkTitles[name],
+      x: own.map(({ steps }) => steps),
+      y: own.map(({ fewStepError }) => fewStepError!),
+    };
   });
   const most = Math.max(...measured.map(({ steps }) => steps));
   const curves = drawCurves(series, {

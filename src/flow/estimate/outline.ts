@@ -1,6 +1,6 @@
 /** Models as far as their configurations tell: what an estimate needs. */
 import type { CLIPTextConfig } from '../../nn/models/clip-text.ts';
-import type { CLIPVisionConfig } from '../../nn/models/safety-checker.ts';
+import type { CLIPVisionConfig } from '../../nn/models/clip-vision.ts';
 import type { NetworkConfig } from '../../nn/models/network.ts';
 import type { VAEConfig } from '../../nn/models/vae.ts';
 import { schedulerConfig } from '../../nn/single-file/configs.ts';

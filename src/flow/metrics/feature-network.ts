@@ -62,7 +62,7 @@ export function clipTensor(images: Float32Array, side: number, wanted: number): 
   const pixels = new Float32Array(count * wanted * wanted * 3);
   for (let i = 0; i < count; i++) {
     const image = images.subarray(i * each, (i + 1) * each).map((v) => v / 2 + 0.5);
-    pixels.set(clipPixels(image, [side, side], wanted), i * wanted * wanted * 3);
+    pixels.set(clipPixels(image, [side, side], { side: wanted }), i * wanted * wanted * 3);
   }
   return tensor(pixels, [count, wanted, wanted, 3]);
 }

@@ -1,22 +1,18 @@
 /** Networks that measure, from the user's own files; what they are is told from the files' hashes, never from their names. */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CLIPTextModel } from '../../nn/index.ts';
 import type { CLIPTextConfig } from '../../nn/index.ts';
-import { loadWeights } from '../../nn/load.ts';
 import { CLIPVisionModel } from '../../nn/models/clip-vision.ts';
-import type { CLIPVisionConfig } from '../../nn/models/clip-vision.ts';
 import { InceptionV3 } from '../../nn/models/inception.ts';
-import type { Module } from '../../nn/module.ts';
 import { findWeights, openWeights } from '../../tensor/io/weights-node.ts';
 import { renamed } from '../../tensor/io/weights.ts';
-import type { WeightSource } from '../../tensor/io/weights.ts';
 import { ClipScore } from '../metrics/clip-score.ts';
 import { clipFeatures, inceptionFeatures, smallFeatures } from '../metrics/feature-network.ts';
 import type { FeatureNetwork } from '../metrics/feature-network.ts';
-import { ModelFolderError, openTokenizer, readJson } from './model-folder.ts';
+import { loadModule, ModelFolderError, openTokenizer, readJson } from './model-folder.ts';
+import { visionConfig } from './safety-checker.ts';
 
 export const featureNetworkNames = ['small', 'clip', 'inception'] as const;
 export type FeatureNetworkName = (typeof featureNetworkNames)[number];
@@ -47,7 +43,7 @@ export async function openFeatureNetwork(name: FeatureNetworkName, weights?: str
   const source = await openWeights(weights);
   try {
     const keys = [...source.entries.keys()].filter((key) => !/^(fc|AuxLogits)\.|num_batches_tracked$/.test(key));
-    const model = await load(new InceptionV3(), renamed(source, new Map(keys.map((key) => [key, key]))));
+    const model = await loadModule(renamed(source, new Map(keys.map((key) => [key, key]))), () => new InceptionV3());
     return inceptionFeatures(model, (await hashOf(weights)).startsWith(fidWeights));
   } finally {
     await source.close();
@@ -88,10 +84,9 @@ async function openClip(folder: string): Promise<{ vision: CLIPVisionModel; orig
         `${source.name}: not an image tower of CLIP\n  wanted keys that begin with vision_model`,
       );
     const projection = keys.some(([key]) => key === 'visual_projection.weight');
-    const vision = await load(
-      new CLIPVisionModel(visionConfig(config), { projection }),
-      renamed(source, new Map(keys)),
-    );
+    const { vision_config = config, projection_dim = 512 } = config;
+    const make = () => new CLIPVisionModel(visionConfig({ vision_config, projection_dim }), { projection });
+    const vision = await loadModule(renamed(source, new Map(keys)), make);
     return { vision, origin: published[await hashOf(path)] };
   } finally {
     await source.close();
@@ -105,41 +100,17 @@ async function openTextTower(folder: string): Promise<CLIPTextModel> {
   try {
     const keys = [...source.entries.keys()].filter((key) => /^text_(model|projection)\./.test(key));
     const own = keys.filter((key) => !key.endsWith('.position_ids')).map((key): [string, string] => [key, key]);
-    return await load(new CLIPTextModel(config, { projection: true }), renamed(source, new Map(own)));
+    return await loadModule(renamed(source, new Map(own)), () => new CLIPTextModel(config, { projection: true }));
   } finally {
     await source.close();
   }
 }
 
-/** transformers leaves out what is as in ViT-B/32. */
-const vitB32 = {
-  hidden_size: 768,
-  intermediate_size: 3072,
-  num_hidden_layers: 12,
-  num_attention_heads: 12,
-  patch_size: 32,
-};
+/** What transformers leaves out where it is so. */
 const textB32 = { hidden_size: 512, intermediate_size: 2048, num_hidden_layers: 12, num_attention_heads: 8 };
 
-/** From the configuration of the whole, or of the tower alone. */
-function visionConfig(config: Record<string, any>): Partial<CLIPVisionConfig> {
-  const { vision_config: tower = config, projection_dim = 512 } = config;
-  return { ...vitB32, image_size: 224, ...tower, projection_dim };
-}
-
-async function load<M extends Module>(module: M, source: WeightSource): Promise<M> {
-  try {
-    await loadWeights(module, source);
-    return module;
-  } catch (error) {
-    module.dispose();
-    throw new ModelFolderError(`${source.name}: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/** sha256 of a file; of a folder of shards there is none. */
+/** sha256 of a file; where the weights are shards, that of their index, which is none of those we know. */
 async function hashOf(path: string): Promise<string> {
-  if (!(await stat(path)).isFile()) return '';
   const hash = createHash('sha256');
   for await (const part of createReadStream(path)) hash.update(part as Buffer);
   return hash.digest('hex');

@@ -125,7 +125,7 @@ export async function openModule<M extends Module>(
 export async function loadModule<M extends Module>(
   source: WeightSource,
   make: () => M,
-  { dtype = 'f32', progress }: Pick<OpenModuleOptions, 'dtype' | 'progress'>,
+  { dtype = 'f32', progress }: Pick<OpenModuleOptions, 'dtype' | 'progress'> = {},
 ): Promise<M> {
   const module = parametersAs(dtype, make);
   let loaded = 0;

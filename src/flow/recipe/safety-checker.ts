@@ -1,7 +1,7 @@
 /** The safety checker of a model's folder: safety_checker/ with its weights, feature_extractor/ with how it wants pixels. */
 import { join } from 'node:path';
 import { SafetyChecker } from '../../nn/models/safety-checker.ts';
-import type { CLIPVisionConfig } from '../../nn/models/safety-checker.ts';
+import type { CLIPVisionConfig } from '../../nn/models/clip-vision.ts';
 import type { ClipPixelsOptions } from '../../nn/models/clip-pixels.ts';
 import { exists } from '../../tensor/io/files-node.ts';
 import { findWeights } from '../../tensor/io/weights-node.ts';
