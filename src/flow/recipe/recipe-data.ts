@@ -1,16 +1,20 @@
-/** The images that a recipe trains on. */
+/** The images that a recipe trains on. Of those beside a checkpoint only the captions are asked: they are kept small. */
 import { loadImageFolder } from '../data/image-folder.ts';
 import { loadOpenMoji } from '../data/openmoji.ts';
 import type { CaptionedImages } from '../data/captioned-images.ts';
 import type { Recipe } from './recipe.ts';
 
+/** Pixels on a side of images that nobody looks at. */
+const CAPTIONED = 16;
+
 export async function loadData(
-  { seed, data }: Pick<Recipe, 'seed' | 'data'>,
+  { name, seed, data }: Pick<Recipe, 'seed' | 'data'> & { name?: string },
   { cacheFolder, onWarning }: { cacheFolder?: string; onWarning?: (message: string) => void },
 ): Promise<CaptionedImages> {
+  const size = name === 'checkpoint' ? CAPTIONED : data.resolution;
   const all = data.trainDataDir
     ? await loadImageFolder(data.trainDataDir, {
-        resolution: data.resolution,
+        resolution: size,
         imageColumn: data.imageColumn,
         captionColumn: data.captionColumn,
         seed,
@@ -18,7 +22,7 @@ export async function loadData(
         interpolation: data.interpolation,
         onWarning,
       })
-    : await loadOpenMoji({ size: data.resolution, set: data.set, cacheFolder, onWarning });
+    : await loadOpenMoji({ size, set: data.set, cacheFolder, onWarning });
   const limit = data.maxTrainSamples ?? all.ids.length;
   return {
     ...all,
