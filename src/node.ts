@@ -7,7 +7,8 @@ export type { DataProblem, ImageFolderOptions } from './flow/data/image-folder.t
 export { loadOpenMoji, openMojiAttribution } from './flow/data/openmoji.ts';
 export type { OpenMojiOptions, OpenMojiSet } from './flow/data/openmoji.ts';
 export type { CaptionedImages } from './flow/data/captioned-images.ts';
-export { applyLoraFiles, openControlNet, openModel, openRefiner } from './flow/recipe/open-model.ts';
+export { openControlNet } from './flow/recipe/open-controlnet.ts';
+export { applyLoraFiles, openModel, openRefiner } from './flow/recipe/open-model.ts';
 export type { OpenModelOptions } from './flow/recipe/open-model.ts';
 export { RefinerPipeline } from './flow/pipelines/refiner.ts';
 export type { RefineOptions, RefinerParts } from './flow/pipelines/refiner.ts';

@@ -1,9 +1,9 @@
 /** What goes onto a model or beside it in `sample`: LoRAs, a fine-tuned model, ControlNets. */
-import { basename, join, resolve } from 'node:path';
+import { basename, resolve } from 'node:path';
 import type { Pipeline } from '../flow/pipeline.ts';
 import type { ControlImage, NetworkName } from '../flow/pipelines/options.ts';
-import { readJson } from '../flow/recipe/model-folder.ts';
-import { applyLoraFiles, openControlNet } from '../flow/recipe/open-model.ts';
+import { openControlNet, readControlConfig } from '../flow/recipe/open-controlnet.ts';
+import { applyLoraFiles } from '../flow/recipe/open-model.ts';
 import type { OpenModelOptions } from '../flow/recipe/open-model.ts';
 import { flag, float, repeated, text, UsageError } from './command.ts';
 import { readImage } from './pictures/image.ts';
@@ -14,7 +14,7 @@ export const additions = {
   finetuned: text(undefined, 'a fine-tuned model whose change is added to the model, such as onto InstaFlow'),
   base: text(undefined, 'with --finetuned: the model that it was fine-tuned from'),
   finetuned_scale: float(1, 'how much of that change'),
-  controlnet: repeated(text(undefined, 'folder of a ControlNet; several are added up')),
+  controlnet: repeated(text(undefined, 'a ControlNet: a folder, or its .pth or .safetensors; several are added up')),
   control_image: repeated(text(undefined, 'what each ControlNet sees, in their order: edges, depths, poses')),
   controlnet_conditioning_scale: float(1, 'how much the ControlNets count'),
   control_guidance_start: float(0, 'the share of the steps from which they count', { min: 0, max: 1 }),
@@ -51,14 +51,14 @@ export const applyLoras = (pipeline: Pipeline, which: NetworkName, { lora = [] }
   applyLoraFiles(pipeline, which, lora.map(parseLora));
 
 /** What tells the sizes of the ControlNets. */
-export const controlConfigs = ({ controlnet = [] }: Pick<Values, 'controlnet'>): Promise<Record<string, any>[]> =>
-  Promise.all(controlnet.map((folder) => readJson(join(folder, 'config.json'))));
+export const controlConfigs = ({ controlnet = [] }: Pick<Values, 'controlnet'>) =>
+  Promise.all(controlnet.map(readControlConfig));
 
 /** @throws UsageError when there are not as many images as ControlNets */
 export async function openControls(
   values: Values,
   size: { width: number; height: number },
-  opening: OpenModelOptions,
+  { variant, dtype, progress }: OpenModelOptions,
 ): Promise<ControlImage[]> {
   const { controlnet = [], control_image: images = [] } = values;
   if (controlnet.length !== images.length)
@@ -66,10 +66,11 @@ export async function openControls(
       `${controlnet.length} --controlnet and ${images.length} --control_image: give one image for each`,
     );
   const controls: ControlImage[] = [];
-  for (const [i, folder] of controlnet.entries()) {
+  const told = (loaded: number, total: number) => progress?.('controlnet', loaded, total);
+  for (const [i, path] of controlnet.entries()) {
     const image = (await readImage(images[i], size)).map((v) => v / 2 + 0.5);
     controls.push({
-      net: await openControlNet(folder, opening),
+      net: await openControlNet(path, { variant, dtype, progress: told }),
       image,
       conditioningScale: values.controlnet_conditioning_scale,
       start: values.control_guidance_start,

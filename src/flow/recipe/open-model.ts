@@ -8,13 +8,12 @@ import { deltaParts } from '../../nn/delta-weights.ts';
 import { mergeLoras } from '../../nn/lora-apply.ts';
 import type { AppliedLoras, ScaledLora } from '../../nn/lora-apply.ts';
 import { readLora } from '../../nn/lora-read.ts';
-import { ControlNetModel } from '../../nn/models/controlnet.ts';
 import { networkOf } from '../../nn/models/network.ts';
 import type { Module } from '../../nn/module.ts';
 import type { PartName } from '../../nn/single-file/model.ts';
 import type { ClipTokenizer } from '../../nn/tokenizer.ts';
 import { readFloat32 } from '../../tensor/io/weights.ts';
-import { findWeights, openWeights } from '../../tensor/io/weights-node.ts';
+import { openWeights } from '../../tensor/io/weights-node.ts';
 import { Pipeline } from '../pipeline.ts';
 import type { NetworkName } from '../pipelines/options.ts';
 import { RefinerPipeline } from '../pipelines/refiner.ts';
@@ -110,23 +109,6 @@ export async function openRefiner(path: string, options: OpenModelOptions = {}):
       () => load(parts, 'unet', (config) => new UNet2DConditionModel(config), options),
     );
     return new RefinerPipeline({ tokenizer, textEncoder, vae, network, scheduler });
-  } finally {
-    await parts.close();
-  }
-}
-
-/** A ControlNet from its folder. @throws ModelFolderError when it is none */
-export async function openControlNet(folder: string, options: OpenModelOptions = {}): Promise<ControlNetModel> {
-  const config = await readJson(join(folder, 'config.json'));
-  const source = await openWeights(await findWeights(folder, options));
-  const parts: ModelParts = {
-    family: 'sd1',
-    sources: { unet: source },
-    config: () => Promise.resolve(config),
-    close: () => source.close(),
-  };
-  try {
-    return await load(parts, 'unet', (c) => new ControlNetModel(c), options);
   } finally {
     await parts.close();
   }

@@ -15,6 +15,37 @@ export function inferConfig(part: PartName, source: WeightSource, family: Family
 
 function unetConfig(source: WeightSource, family: Family): Config {
   const shape = shapes(source);
+  const isXL = family !== 'sd1';
+  const down = encoderConfig(source, isXL);
+  return {
+    _class_name: 'UNet2DConditionModel',
+    sample_size: isXL ? 128 : 64,
+    ...down,
+    out_channels: shape('conv_out.weight')[0],
+    up_block_types: down.down_block_types.map((type) => type.replace('Down', 'Up')).reverse(),
+  };
+}
+
+/**
+ * The config.json of a ControlNet, by its shapes. Whether only the mean of what it makes counts (`global_pool_conditions`)
+ * they do not show.
+ */
+export function controlNetConfig(source: WeightSource): Config {
+  const shape = shapes(source);
+  const at = 'controlnet_cond_embedding';
+  const [first, channels] = shape(`${at}.conv_in.weight`);
+  const blocks = range(count(source, /^controlnet_cond_embedding\.blocks\.(\d+)\./) / 2);
+  return {
+    _class_name: 'ControlNetModel',
+    ...encoderConfig(source, source.entries.has('add_embedding.linear_1.weight')),
+    conditioning_channels: channels,
+    conditioning_embedding_out_channels: [first, ...blocks.map((i) => shape(`${at}.blocks.${2 * i + 1}.weight`)[0])],
+  };
+}
+
+/** The way down of a U-Net, which a ControlNet has too. */
+function encoderConfig(source: WeightSource, isXL: boolean) {
+  const shape = shapes(source);
   const levels = range(count(source, /^down_blocks\.(\d+)\./));
   const channels = levels.map((i) => shape(`down_blocks.${i}.resnets.0.conv1.weight`)[0]);
   const depth = (path: string) =>
@@ -22,14 +53,9 @@ function unetConfig(source: WeightSource, family: Family): Config {
   const depths = levels.map((i) => depth(`down_blocks.${i}`));
   const middle = depth('mid_block');
   const isLinear = shape('mid_block.attentions.0.proj_in.weight').length === 2;
-  const isXL = family !== 'sd1';
   return {
-    _class_name: 'UNet2DConditionModel',
-    sample_size: isXL ? 128 : 64,
     in_channels: shape('conv_in.weight')[1],
-    out_channels: shape('conv_out.weight')[0],
     down_block_types: depths.map((n) => (n ? 'CrossAttnDownBlock2D' : 'DownBlock2D')),
-    up_block_types: depths.map((n) => (n ? 'CrossAttnUpBlock2D' : 'UpBlock2D')).reverse(),
     block_out_channels: channels,
     layers_per_block: count(source, /^down_blocks\.0\.resnets\.(\d+)\./),
     cross_attention_dim: shape('mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight')[1],

@@ -119,7 +119,7 @@ export function currentKeys(part: string, source: WeightSource): WeightSource {
 }
 
 /** Part of a single file, with the keys and shapes of diffusers. */
-function partView(source: WeightSource, prefix: string, rows: KeyRow[]): WeightSource {
+export function partView(source: WeightSource, prefix: string, rows: KeyRow[]): WeightSource {
   const byKey = new Map(rows.map((row) => [row.diffusers, row]));
   const view: WeightSource = {
     name: source.name,
