@@ -60,7 +60,14 @@ export async function makeModel(model: string, className: string): Promise<strin
     set_alpha_to_one: false,
     steps_offset: 1,
   });
-  await writeJson(join(model, 'model_index.json'), { _class_name: className });
+  await writeJson(join(model, 'model_index.json'), {
+    _class_name: className,
+    scheduler: ['diffusers', 'PNDMScheduler'],
+    text_encoder: ['transformers', 'CLIPTextModel'],
+    tokenizer: ['transformers', 'CLIPTokenizer'],
+    unet: ['diffusers', 'UNet2DConditionModel'],
+    vae: ['diffusers', 'AutoencoderKL'],
+  });
   return model;
 }
 
@@ -73,6 +80,13 @@ export async function makeRefiner(model: string): Promise<string> {
   await saveModule(model, 'vae', autoencoder, 'AutoencoderKL', exact);
   await saveModule(model, 'text_encoder_2', encoder, 'CLIPTextModelWithProjection', exact);
   await addTokenizer(model, 'tokenizer_2');
-  await writeJson(join(model, 'model_index.json'), { _class_name: 'StableDiffusionXLImg2ImgPipeline' });
+  await writeJson(join(model, 'model_index.json'), {
+    _class_name: 'StableDiffusionXLImg2ImgPipeline',
+    text_encoder: [null, null],
+    text_encoder_2: ['transformers', 'CLIPTextModelWithProjection'],
+    tokenizer_2: ['transformers', 'CLIPTokenizer'],
+    unet: ['diffusers', 'UNet2DConditionModel'],
+    vae: ['diffusers', 'AutoencoderKL'],
+  });
   return model;
 }

@@ -6,11 +6,12 @@ import { openControlNet, readControlConfig } from '../flow/recipe/open-controlne
 import { applyLoraFiles } from '../flow/recipe/open-model.ts';
 import type { OpenModelOptions } from '../flow/recipe/open-model.ts';
 import { flag, float, repeated, text, UsageError } from './command.ts';
+import { modelPath } from './model-path.ts';
 import { readImage } from './pictures/image.ts';
 
-/** Options of `sample`. */
+/** Options of `sample`. Each is a path, or an id of the hub. */
 export const additions = {
-  lora: repeated(text(undefined, 'a LoRA file, with :0.8 behind it for another scale than 1; several are added up')),
+  lora: repeated(text(undefined, 'a LoRA, with :0.8 behind it for another scale than 1; several are added up')),
   finetuned: text(undefined, 'a fine-tuned model whose change is added to the model, such as onto InstaFlow'),
   base: text(undefined, 'with --finetuned: the model that it was fine-tuned from'),
   finetuned_scale: float(1, 'how much of that change'),
@@ -40,34 +41,47 @@ export function parseLora(word: string): { file: string; scale: number } {
   return { file, scale: Number(scale) };
 }
 
-/** The change of a fine-tuned model, for `openModel`. @throws UsageError when one of the two models is missing */
-export function deltaOf({ finetuned, base, finetuned_scale: scale }: Values): OpenModelOptions['delta'] {
-  if ((finetuned === undefined) !== (base === undefined))
-    throw new UsageError('--finetuned and --base go together: the change is the difference of the two');
-  return finetuned === undefined ? undefined : { finetuned, base: base!, scale };
+/** Where they lie, after what is only on the hub was fetched. */
+export interface Additions {
+  loras: { file: string; scale: number }[];
+  delta: OpenModelOptions['delta'];
+  controlnets: string[];
 }
 
-export const applyLoras = (pipeline: Pipeline, which: NetworkName, { lora = [] }: Values) =>
-  applyLoraFiles(pipeline, which, lora.map(parseLora));
-
-/** What tells the sizes of the ControlNets. */
-export const controlConfigs = ({ controlnet = [] }: Pick<Values, 'controlnet'>) =>
-  Promise.all(controlnet.map(readControlConfig));
-
-/** @throws UsageError when there are not as many images as ControlNets */
-export async function openControls(
-  values: Values,
-  size: { width: number; height: number },
-  { variant, dtype, progress }: OpenModelOptions,
-): Promise<ControlImage[]> {
-  const { controlnet = [], control_image: images = [] } = values;
+/** @throws UsageError when one of two models is missing, or an image of a ControlNet */
+export async function findAdditions(values: Values, variant?: string): Promise<Additions> {
+  const { lora = [], finetuned, base, finetuned_scale: scale, controlnet = [], control_image: images = [] } = values;
+  if ((finetuned === undefined) !== (base === undefined))
+    throw new UsageError('--finetuned and --base go together: the change is the difference of the two');
   if (controlnet.length !== images.length)
     throw new UsageError(
       `${controlnet.length} --controlnet and ${images.length} --control_image: give one image for each`,
     );
+  const loras: Additions['loras'] = [];
+  for (const { file, scale } of lora.map(parseLora)) loras.push({ file: await modelPath(file), scale });
+  const controlnets: string[] = [];
+  for (const word of controlnet) controlnets.push(await modelPath(word));
+  if (finetuned === undefined) return { loras, delta: undefined, controlnets };
+  const delta = { finetuned: await modelPath(finetuned, { variant }), base: await modelPath(base, { variant }), scale };
+  return { loras, delta, controlnets };
+}
+
+export const applyLoras = (pipeline: Pipeline, which: NetworkName, { loras }: Additions) =>
+  applyLoraFiles(pipeline, which, loras);
+
+/** What tells the sizes of the ControlNets. */
+export const controlConfigs = (controlnets: readonly string[]) => Promise.all(controlnets.map(readControlConfig));
+
+export async function openControls(
+  { controlnets }: Additions,
+  values: Values,
+  size: { width: number; height: number },
+  { variant, dtype, progress }: OpenModelOptions,
+): Promise<ControlImage[]> {
+  const { control_image: images = [] } = values;
   const controls: ControlImage[] = [];
   const told = (loaded: number, total: number) => progress?.('controlnet', loaded, total);
-  for (const [i, path] of controlnet.entries()) {
+  for (const [i, path] of controlnets.entries()) {
     const image = (await readImage(images[i], size)).map((v) => v / 2 + 0.5);
     controls.push({
       net: await openControlNet(path, { variant, dtype, progress: told }),

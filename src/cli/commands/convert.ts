@@ -1,28 +1,36 @@
 import { convertModel, type Progress } from '../../flow/recipe/convert-model.ts';
+import { findConfigs } from '../../flow/recipe/hub-model.ts';
 import type { FloatDtype } from '../../tensor/io/weights.ts';
 import { choice, command, flag, positional, required, text, UsageError } from '../command.ts';
+import { modelPath } from '../model-path.ts';
 
 export default command(
   'convert',
   'models between layouts (diffusers folder, single file, shards), formats and dtypes',
   {
     input: positional(
-      text(required, 'diffusers folder, folder of one part, or .safetensors, .ckpt, .bin, .pt, .index.json'),
+      text(
+        required,
+        'diffusers folder, folder of one part, .safetensors, .ckpt, .bin, .pt, .index.json, or owner/name on the hub',
+      ),
     ),
     output: positional(text(required, 'file.safetensors, or a folder')),
     dtype: choice(undefined, ['f32', 'f16', 'bf16'], 'of the floating-point weights (as they are)'),
     variant: text(undefined, 'which weights of a folder with several: fp16'),
     max_shard_size: text(undefined, 'split larger files: 5GB, 500MB'),
-    config: text(undefined, 'diffusers folder to copy configurations, tokenizers and the scheduler from'),
+    config: text(
+      undefined,
+      'diffusers folder, or owner/name, to copy configurations, tokenizers and the scheduler from',
+    ),
     overwrite: flag(false, 'replace the output'),
   },
   async ({ input, output, dtype, variant, max_shard_size: size, config, overwrite }) => {
     const started = performance.now();
-    const done = await convertModel(input, output, {
+    const done = await convertModel(await modelPath(input, { variant }), output, {
       dtype: dtype?.toUpperCase() as FloatDtype | undefined,
       variant,
       maxShardSize: size === undefined ? undefined : parseSize(size),
-      config,
+      config: config && (await findConfigs(config, { vocabularies: true })),
       overwrite,
       progress: process.stderr.isTTY ? showProgress : undefined,
     });

@@ -52,7 +52,9 @@ export default command(
       const rectifiedFlow = options.rectified_flow || undefined;
       const outline = await readOutline(path, options.which, { rectifiedFlow, safetyChecker });
       const { num, batch_size, guidance_scale, vae_tile, ...rest } = options;
-      const controls = await controlConfigs(options);
+      const controls = await controlConfigs(
+        await Promise.all((options.controlnet ?? []).map((word) => findConfigs(word))),
+      );
       const plan = {
         ...rest,
         controls,

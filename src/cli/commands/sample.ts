@@ -7,7 +7,7 @@ import { networkNames } from '../../flow/pipelines/options.ts';
 import type { NetworkName, SampleResult, SampleStep } from '../../flow/pipelines/options.ts';
 import type { Pipeline } from '../../flow/pipeline.ts';
 import { openModel } from '../../flow/recipe/open-model.ts';
-import { additions, applyLoras, controlConfigs, deltaOf, openControls, recordOf } from '../additions.ts';
+import { additions, applyLoras, controlConfigs, findAdditions, openControls, recordOf } from '../additions.ts';
 import { choice, command, flag, float, int, positional, repeated, text } from '../command.ts';
 import { checkModel } from '../fit.ts';
 import { readLatents } from '../latents.ts';
@@ -79,11 +79,11 @@ export default command(
       if (recorded[part] && !options[part]?.length)
         throw new Error(`${options.from}: was made with --${part} ${recorded[part]}\n  give it again`);
     }
-    const delta = deltaOf(options);
+    const extra = await findAdditions(options, variant);
     const safetyChecker = await wantsSafetyChecker(folder, options.safety_checker);
     const gpu = await init();
     try {
-      const plan = planOf(options, asked, words.length * options.num, await controlConfigs(options));
+      const plan = planOf(options, asked, words.length * options.num, await controlConfigs(extra.controlnets));
       const rectifiedFlow = options.rectified_flow || undefined;
       const sized = await checkModel(gpu, folder, plan, which, { rectifiedFlow, safetyChecker });
       if (refinerPath !== undefined) {
@@ -93,9 +93,9 @@ export default command(
       const loading = performance.now();
       const { dtype, tokenizer } = options;
       const opening = { variant, dtype, tokenizer, progress: showLoading };
-      const how = { networks: [which], rectifiedFlow, delta, safetyChecker };
+      const how = { networks: [which], rectifiedFlow, delta: extra.delta, safetyChecker };
       const pipeline = await openModel(folder, { ...opening, ...how });
-      using _loras = await applyLoras(pipeline, which, options);
+      using _loras = await applyLoras(pipeline, which, extra);
       const loaded = (performance.now() - loading) / 1000;
       const model = `${nameOf(options.model ?? folder)}/${which}`;
       if (recorded.model && recorded.model !== model)
@@ -106,7 +106,7 @@ export default command(
       await mkdir(options.out, { recursive: true });
       const names = prompts.map((prompt, i) => `${slug(prompt)}-${seeds[i]}`);
       const size = sizeOf(pipeline, asked);
-      const controls = await openControls(options, size, opening);
+      const controls = await openControls(extra, options, size, opening);
       let result = await pipeline.sample({
         prompts,
         seeds,

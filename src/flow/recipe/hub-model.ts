@@ -40,10 +40,13 @@ export async function findModel(word: string, options: FindModelOptions = {}): P
 
 /**
  * Folder with a model's configurations, without its weights unless they are there: what an estimate needs. A path that exists
- * is taken as it is.
+ * is taken as it is. `vocabularies`: also what tokenizers and feature extractors consist of.
  * @throws HubError when it is no id of the hub, or cannot be had
  */
-export async function findConfigs(word: string, options: HubOptions = {}): Promise<string> {
+export async function findConfigs(
+  word: string,
+  { vocabularies = false, ...options }: HubOptions & { vocabularies?: boolean } = {},
+): Promise<string> {
   if (await exists(word)) return word;
   const asked = parseHubId(word);
   if (!asked || asked.file)
@@ -53,7 +56,9 @@ export async function findConfigs(word: string, options: HubOptions = {}): Promi
   const commit = settings.offline ? await cached.commitOf(asked.revision) : undefined;
   if (commit) return cached.snapshot(commit);
   const hub = await HubModel.open(asked.id, asked.revision, options);
-  const isConfig = (name: string) => /^(\w+\/)?(config|model_index|scheduler_config)\.json$/.test(name);
+  const isConfig = (name: string) =>
+    /^(\w+\/)?(config|model_index|scheduler_config)\.json$/.test(name) ||
+    (vocabularies && /^(tokenizer(_\d)?|feature_extractor)\/[\w.-]+\.(json|txt)$/.test(name));
   return hub.download([...hub.files.keys()].filter(isConfig));
 }
 

@@ -17,7 +17,7 @@ import { openWeights } from '../../tensor/io/weights-node.ts';
 import { Pipeline } from '../pipeline.ts';
 import type { NetworkName } from '../pipelines/options.ts';
 import { RefinerPipeline } from '../pipelines/refiner.ts';
-import { loadModule, ModelFolderError, openModelFolder, openTokenizer, readJson } from './model-folder.ts';
+import { loadModule, ModelFolderError, openModelFolder, openTokenizer } from './model-folder.ts';
 import { indexOf, isRectifiedFlow, refinerScheduler, schedulerOf, sdScheduler, usualSampling } from './model-index.ts';
 import { openModelParts } from './model-parts.ts';
 import type { ModelParts } from './model-parts.ts';
