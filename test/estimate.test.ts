@@ -127,6 +127,8 @@ for (const { which, plan } of runs) {
       const took = processorTime() - from;
       assert.ok(total > took / 2 && total < took * 2, `${total} s of processor time expected, took ${took}`);
       assert.ok(measured > 0.5, `${measured} of it was measured`);
+      const hasty = await measureRates(expected, { budget: 0 });
+      assert.ok(hasty.total > 0 && hasty.measured > 0, `${hasty.total} s expected by one op alone`);
     }
     pipeline.dispose();
   });

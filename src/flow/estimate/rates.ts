@@ -8,7 +8,7 @@ import type { Described, OpCall } from './work.ts';
 
 /** How to measure. */
 export interface RateOptions {
-  /** Stop after about so many seconds: what was not tried by then is taken to be like the rest of its kind (6). */
+  /** Stop after about so many seconds, but not before one was tried: what was not by then is taken to be like the rest of its kind (6). */
   budget?: number;
   /** Seconds, of the budget too; processor time in place of wall-clock time on a busy machine. */
   clock?: () => number;
@@ -46,7 +46,7 @@ export async function measureRates(
   const seconds = new Map<OpCall, number>();
   const all = stages.flatMap((stage) => calls[stage]).sort((a, b) => b.count * workOf(b) - a.count * workOf(a));
   for (const call of all) {
-    if (clock() - begin > budget) break;
+    if (seconds.size > 0 && clock() - begin > budget) break;
     const part = shrunk(call, peak * CALL);
     seconds.set(call, ((await time(part, clock)) * workOf(call)) / workOf(part));
   }
