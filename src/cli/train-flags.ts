@@ -17,6 +17,7 @@ const run = {
   seed: int(undefined, 'of everything random', { min: 0 }),
   shard_index: int(undefined, 'with --stage pairs: which of --num_shards workers this is, from 0', { min: 0 }),
   num_shards: int(undefined, 'workers that share the pairs, each with this command', { min: 1 }),
+  force: flag(false, 'go on with other hyper-parameters than a stage was begun with'),
 };
 
 const data = {

@@ -7,7 +7,7 @@ import type { Learner } from './learner.ts';
 /** Run the step again and look at weights, batch, the output of each layer, loss and gradients. → lines about the first that is wrong */
 export async function firstBad(learner: Learner, step: number): Promise<string[]> {
   const weights: string[] = [];
-  for (const [key, p] of learner.parameters) if (!isFinite(await p.read())) weights.push(`the weights of ${key}`);
+  for (const [key, p] of learner.parameters) if (!allFinite(await p.read())) weights.push(`the weights of ${key}`);
   if (weights.length) return list(weights);
   for (const { batch, pass } of learner.repeat(step)) {
     const found = await inPass(learner, batch, pass);
@@ -23,18 +23,18 @@ async function inPass(
   batch: readonly Tensor[],
   pass: (watch: <T>(run: () => T) => T) => Tensor,
 ): Promise<string[]> {
-  for (const [i, t] of batch.entries()) if (!isFinite(await t.read())) return [`input ${i} of the batch`];
+  for (const [i, t] of batch.entries()) if (!allFinite(await t.read())) return [`input ${i} of the batch`];
   const { loss, outputs } = observed(task.modules, pass);
   const value = await loss.item();
   loss.dispose();
-  for (const { key, total } of outputs) if (!isFinite(await total)) return [`the output of ${key}`];
+  for (const { key, total } of outputs) if (!allFinite(await total)) return [`the output of ${key}`];
   if (!Number.isFinite(value)) return ['the loss; all layers before it are finite'];
 
   const order = new Map(outputs.map(({ key }, i) => [key, i]));
   const place = (key: string) => order.get(key.replace(/\.(weight|bias)$/, '')) ?? -1;
   const gradients: string[] = [];
   for (const [key, p] of [...parameters].sort(([a], [b]) => place(a) - place(b))) {
-    if (p.grad && !isFinite(await p.grad.read())) gradients.push(`the gradient of ${key}`);
+    if (p.grad && !allFinite(await p.grad.read())) gradients.push(`the gradient of ${key}`);
   }
   return gradients;
 }
@@ -63,7 +63,8 @@ function list(names: string[]): string[] {
   return [...names.slice(0, 3).map((name) => `  not finite: ${name}`), ...more];
 }
 
-function isFinite(numbers: ArrayLike<number>): boolean {
+/** Are all of them numbers, and none infinite? */
+export function allFinite(numbers: ArrayLike<number>): boolean {
   for (let i = 0; i < numbers.length; i++) if (!Number.isFinite(numbers[i])) return false;
   return true;
 }

@@ -136,8 +136,8 @@ export class Learner {
     }
   }
 
-  /** Weights, optimiser and averages: all that a checkpoint keeps of tensors. */
-  async collect(): Promise<StateDict> {
+  /** Weights, optimiser, averages and loss scale. */
+  async collect(): Promise<Pick<Checkpoint, 'tensors' | 'lossScale' | 'emaSteps'>> {
     const tensors: StateDict = {};
     for (const [key, p] of this.parameters)
       tensors[`model.${key}`] = { shape: [...p.shape], data: (await p.read()) as Float32Array };
@@ -146,11 +146,11 @@ export class Learner {
     };
     add('optimizer', await this.#optimizer.stateDict());
     if (this.ema) add('ema', await this.ema.stateDict());
-    return tensors;
+    return { tensors, lossScale: this.lossScale?.state, emaSteps: this.ema?.steps };
   }
 
   /** @throws TrainingError when the checkpoint is of other networks */
-  restore({ tensors, step, lossScale }: Checkpoint): void {
+  restore({ tensors, step, lossScale, emaSteps = step }: Checkpoint): void {
     const part = (prefix: string) =>
       Object.fromEntries(
         Object.entries(tensors).flatMap(([key, value]) =>
@@ -170,7 +170,7 @@ export class Learner {
     this.#optimizer.loadStateDict(part('optimizer'));
     // A run that goes on with averages or another precision has none saved: an average begins with its first update.
     const averages = part('ema');
-    if (Object.keys(averages).length) this.ema?.loadStateDict(averages, { steps: step });
+    if (Object.keys(averages).length) this.ema?.loadStateDict(averages, { steps: emaSteps });
     if (this.lossScale && lossScale) this.lossScale.state = lossScale;
   }
 

@@ -7,7 +7,7 @@
 import type { Module, StateDict } from '../nn/index.ts';
 import { schedule } from '../nn/index.ts';
 import type { Tensor } from '../tensor/index.ts';
-import { firstBad } from './first-bad.ts';
+import { allFinite, firstBad } from './first-bad.ts';
 import { Learner } from './learner.ts';
 import { TrainingError } from './training-error.ts';
 
@@ -88,6 +88,8 @@ export interface Checkpoint {
   skipped: number;
   /** With mixed precision. */
   lossScale?: { scale: number; goodSteps: number };
+  /** Updates of the averages. */
+  emaSteps?: number;
   tensors: StateDict;
 }
 
@@ -166,8 +168,12 @@ export async function train(task: TrainTask, given: TrainOptions, hooks: TrainHo
       learner.restore(resumed);
       Object.assign(state, { step: resumed.step, seconds: resumed.seconds, skipped: resumed.skipped });
     }
-    const save = async () =>
-      hooks.store?.save({ ...state, lossScale: learner.lossScale?.state, tensors: await learner.collect() });
+    const save = async () => {
+      const kept = await learner.collect();
+      // After a skipped step the weights are those from before it, unless they are what is wrong.
+      if (state.skipped && !Object.values(kept.tensors).every(({ data }) => allFinite(data))) return;
+      await hooks.store?.save({ ...state, ...kept });
+    };
     const rate = learningRate(options);
     const before = state.seconds;
     const start = performance.now();
@@ -175,7 +181,7 @@ export async function train(task: TrainTask, given: TrainOptions, hooks: TrainHo
     let savedAt = performance.now();
     let previewedAt = performance.now();
     let loss = NaN;
-    let savedStep = resumed ? state.step : -1;
+    let savedStep = state.step;
     const clock = () => before + (performance.now() - start) / 1000;
     const done = () =>
       state.step >= options.steps || (options.minutes !== undefined && state.seconds >= 60 * options.minutes);
@@ -213,7 +219,8 @@ export async function train(task: TrainTask, given: TrainOptions, hooks: TrainHo
       });
       if (bad) continue;
       const minutes = (performance.now() - savedAt) / 60000;
-      if (state.step % options.checkpointingSteps === 0 || minutes >= (options.checkpointingMinutes ?? Infinity)) {
+      const part = (step: number) => Math.floor(step / options.checkpointingSteps);
+      if (part(state.step) > part(savedStep) || minutes >= (options.checkpointingMinutes ?? Infinity)) {
         await save();
         savedStep = state.step;
         savedAt = performance.now();
@@ -223,7 +230,7 @@ export async function train(task: TrainTask, given: TrainOptions, hooks: TrainHo
         previewedAt = performance.now();
       }
     }
-    if (savedStep !== state.step && state.skipped === 0) await save();
+    if (savedStep !== state.step) await save();
     const finished = done();
     const lora = finished ? await learner.finish() : undefined;
     return { step: state.step, seconds: state.seconds, finished, loss, ...(lora ? { lora } : {}) };

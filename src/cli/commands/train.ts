@@ -48,6 +48,7 @@ export default command(
           worker,
           reportTo: options.report_to,
           loggingDir: options.logging_dir,
+          force: options.force,
         },
         options.stage,
       );

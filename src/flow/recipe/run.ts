@@ -49,9 +49,12 @@ export interface RunHooks {
   validationPrompts?: string[];
   /** Where decoded images are kept between runs. */
   cacheFolder?: string;
+  /** As --resume_from_checkpoint. */
   resumeFrom?: string;
   /** Which of several that make pairs in one folder this is. */
   worker?: { index: number; count: number };
+  /** Go on with other hyper-parameters than a stage was begun with. */
+  force?: boolean;
   /** A model folder whose teacher is taken instead of trained. */
   pretrained?: string;
   /** Whether each step also goes into files for TensorBoard ('tensorboard'), */
@@ -139,7 +142,8 @@ export class Run {
   /** Train one stage in its folder: log, checkpoints, curves, previews. @throws Interrupted when asked to stop */
   async train(stage: StageName, task: TrainTask, options: TrainOptions): Promise<TrainResult> {
     const folder = await this.stageFolder(stage);
-    const store = new CheckpointFolder(folder, options.checkpointsTotalLimit, this.hooks.resumeFrom ?? 'latest');
+    const { resumeFrom = 'latest' } = this.hooks;
+    const store = new CheckpointFolder(folder, options.checkpointsTotalLimit, resumeFrom, (line) => this.say(line));
     const resumed = await store.latest();
     if (resumed) this.say(`${stage}: going on from step ${resumed.step}`);
     const { reportTo = 'tensorboard', loggingDir = 'logs' } = this.hooks;

@@ -1,6 +1,7 @@
 /** The recipe, stage by stage: tokenizer → vae → teacher → pairs → reflow → distill → evaluate. */
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { allow, changesOf } from './changes.ts';
 import { saveModelIndex, writeJson } from './model-folder.ts';
 import { fullDisk } from './checkpoints.ts';
 import { distillStage } from './stage-distill.ts';
@@ -33,7 +34,14 @@ export async function runRecipe(folder: string, recipe: Recipe, hooks: RunHooks 
   await mkdir(run.model, { recursive: true }).catch((error) => {
     throw fullDisk(error, folder);
   });
-  await writeJson(join(folder, 'recipe.json'), recipe);
+  const saved = await savedRecipe(folder);
+  if (saved) {
+    const changes = await changesOf(folder, saved, recipe, hooks.resumeFrom);
+    allow(folder, changes, hooks.force ?? false, (line) => run.say(line));
+  }
+  await writeJson(join(folder, 'recipe.json'), recipe).catch((error) => {
+    throw fullDisk(error, folder);
+  });
   if (hooks.pretrained) await adoptTeacher(run, hooks.pretrained);
   if (only) {
     for (const before of stageNames.slice(0, stageNames.indexOf(only))) {

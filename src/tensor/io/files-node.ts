@@ -98,8 +98,8 @@ async function writeAll(file: FileHandle, part: Uint8Array): Promise<void> {
   }
 }
 
-/** Make the rename itself durable; folders cannot be opened on Windows, where it is not needed. */
-async function syncFolder(folder: string, disk: Disk): Promise<void> {
+/** Make a rename in it durable; folders cannot be opened on Windows, where it is not needed. */
+export async function syncFolder(folder: string, disk: Pick<Disk, 'open'> = { open }): Promise<void> {
   if (process.platform === 'win32') return;
   const handle = await disk.open(folder, 'r').catch(() => undefined);
   await handle?.sync().catch(() => {});
