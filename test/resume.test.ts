@@ -5,7 +5,11 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { train } from '../src/flow/trainer.ts';
 import { Linear } from '../src/nn/index.ts';
-import { init, mse, mul, tensor } from '../src/tensor/index.ts';
+import { keepGoing } from '../src/cli/keep-going.ts';
+import { withAdvice } from '../src/flow/recipe/memory-advice.ts';
+import { DeviceLostError, OutOfMemoryError } from '../src/kernels/index.ts';
+import type { Gpu } from '../src/kernels/index.ts';
+import { currentGpu, init, mse, mul, tensor } from '../src/tensor/index.ts';
 import type { Tensor } from '../src/tensor/index.ts';
 import { CheckpointFolder } from '../src/flow/recipe/checkpoints.ts';
 import { preset } from '../src/flow/recipe/recipe.ts';
@@ -15,11 +19,11 @@ import type { RunHooks } from '../src/flow/recipe/run.ts';
 import { readTensors } from '../src/tensor/io/files-node.ts';
 
 const test = suite('resume');
-const gpu = await init();
+await init();
 const folder = mkdtempSync(join(tmpdir(), 'rectiflow-'));
 test.after(() => {
   rmSync(folder, { recursive: true, force: true });
-  gpu.destroy();
+  currentGpu().destroy();
 });
 
 /** Tokenizer and VAE trained, and a teacher to train: the U-Net and text encoder together, with all that has a state. */
@@ -165,6 +169,70 @@ test('a checkpoint of other networks is refused', async () => {
       /the checkpoint does not fit the model: unet\..*\n {2}train in another --output_dir/,
     );
   }
+});
+
+test('a device that is lost is opened again, and the stage goes on; the third time is said with what to change', async () => {
+  const run = await begin('lost');
+  const given = recipe();
+  given.teacher.train.steps = 12;
+  given.teacher.train.checkpointingSteps = 4;
+  const said: string[] = [];
+  const steps: number[] = [];
+  const opened: Gpu[] = [];
+  const work = (losses: number[]) => () =>
+    runRecipe(
+      run,
+      given,
+      {
+        say: (line) => said.push(line),
+        progress: ({ step }) => {
+          steps.push(step);
+          if (steps.length !== losses[0]) return;
+          losses.shift();
+          currentGpu().device.destroy();
+        },
+      },
+      'teacher',
+    );
+  const reopen = async () => opened.push(await init());
+  const say = (line: string) => said.push(line);
+  await keepGoing(work([6, 9]), reopen, say);
+  assert.equal(steps, [1, 2, 3, 4, 5, 6, 5, 6, 7, 5, 6, 7, 8, 9, 10, 11, 12]);
+  assert.is(opened.length, 2);
+  assert.match(
+    said.join('\n'),
+    /lost \(destroyed\): opening another .* from the last checkpoint\n[^]*--gradient_checkpointing /,
+  );
+  const unlucky = await begin('unlucky');
+  steps.length = 0;
+  try {
+    await keepGoing(
+      () => runRecipe(unlucky, given, { progress: () => currentGpu().device.destroy() }, 'teacher'),
+      reopen,
+      say,
+    );
+    assert.unreachable();
+  } catch (error) {
+    assert.instance(error, DeviceLostError);
+    assert.match((error as Error).message, /--train_batch_size 1 --gradient_accumulation_steps 2 --force/);
+  }
+  await reopen();
+});
+
+test('out of memory says which flags make a step smaller', () => {
+  const options = { ...recipe().teacher.train, batchSize: 8, accumulationSteps: 2 };
+  const error = withAdvice(new OutOfMemoryError('64 MiB more could not be had'), 'reflow', options) as Error;
+  assert.is(
+    error.message,
+    [
+      'reflow: 64 MiB more could not be had',
+      '  less memory for a step, from the last checkpoint on:',
+      '    --gradient_checkpointing                                      the same bits, a third more time',
+      '    --train_batch_size 4 --gradient_accumulation_steps 4 --force  half the activations, the same samples in a step',
+    ].join('\n'),
+  );
+  const least = { ...options, batchSize: 1, gradientCheckpointing: true };
+  assert.is((withAdvice(new OutOfMemoryError('no'), 'reflow', least) as Error).message, 'reflow: no');
 });
 
 test('asked to stop right after a skipped step, training saves what it has', async () => {

@@ -2,10 +2,12 @@ import { join } from 'node:path';
 import { DeviceLostError } from '../../kernels/index.ts';
 import { currentGpu, init } from '../../tensor/index.ts';
 import { Interrupted, runRecipe } from '../../flow/recipe/stages.ts';
+import type { RunHooks } from '../../flow/recipe/run.ts';
 import type { Progress } from '../../flow/trainer.ts';
 import { arrayTask } from '../array-task.ts';
 import { artist } from '../artist.ts';
 import { command } from '../command.ts';
+import { keepGoing } from '../keep-going.ts';
 import { modelPath } from '../model-path.ts';
 import { clock, StatusLine } from '../status-line.ts';
 import { contradictions, trainFlags } from '../train-flags.ts';
@@ -31,27 +33,28 @@ export default command(
     process.on('SIGTERM', stop);
     const line = new StatusLine();
     try {
-      await runRecipe(
-        options.output_dir,
-        recipe,
-        {
-          say: (words) => line.print(words),
-          progress: (progress) => line.update(describeProgress(progress), progress.step === progress.steps),
-          artist,
-          signal: stopping.signal,
-          pictureMinutes: options.picture_minutes,
-          validationSteps: options.validation_steps,
-          validationPrompts: options.validation_prompts,
-          cacheFolder: options.cache_dir,
-          pretrained,
-          resumeFrom: options.resume_from_checkpoint,
-          worker,
-          reportTo: options.report_to,
-          loggingDir: options.logging_dir,
-          force: options.force,
-        },
-        options.stage,
-      );
+      const hooks: RunHooks = {
+        say: (words) => line.print(words),
+        progress: (progress) => line.update(describeProgress(progress), progress.step === progress.steps),
+        artist,
+        signal: stopping.signal,
+        pictureMinutes: options.picture_minutes,
+        validationSteps: options.validation_steps,
+        validationPrompts: options.validation_prompts,
+        cacheFolder: options.cache_dir,
+        pretrained,
+        resumeFrom: options.resume_from_checkpoint,
+        force: options.force,
+        worker,
+        reportTo: options.report_to,
+        loggingDir: options.logging_dir,
+      };
+      const work = () => runRecipe(options.output_dir, recipe, hooks, options.stage);
+      const reopen = () => {
+        hooks.resumeFrom = 'latest'; // what was asked for has been resumed
+        return init();
+      };
+      await keepGoing(work, reopen, (words) => line.print(words));
       line.print(
         `the model is in ${join(options.output_dir, 'model')}; try: rectiflow sample "red apple" --model ${join(options.output_dir, 'model')}`,
       );

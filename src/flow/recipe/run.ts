@@ -6,6 +6,7 @@ import { writeTensors } from '../../tensor/io/files-node.ts';
 import { train } from '../trainer.ts';
 import type { LogLine, Progress, TrainOptions, TrainResult, TrainTask } from '../trainer.ts';
 import { CheckpointFolder, fullDisk } from './checkpoints.ts';
+import { withAdvice } from './memory-advice.ts';
 import { writeJson } from './model-folder.ts';
 import { loadData } from './recipe-data.ts';
 import type { Recipe, StageName } from './recipe.ts';
@@ -173,6 +174,8 @@ export class Run {
       signal: this.hooks.signal,
       previewMinutes: this.hooks.pictureMinutes,
       previewSteps: this.hooks.validationSteps,
+    }).catch((error) => {
+      throw withAdvice(error, stage, options);
     });
     await drawCurve();
     await this.report();
