@@ -18,7 +18,7 @@ test.after(() => rmSync(folder, { recursive: true, force: true }));
 const stages = ['vae', 'teacher', 'reflow', 'distill'];
 const command = (out: string) => [
   ...['cli.js', 'train', '--preset', 'tiny', '--output_dir', out, '--picture_minutes', '0'],
-  ...['--max_train_steps', String(STEPS), '--checkpointing_steps', String(EVERY), '--gradient_accumulation_steps', '2'],
+  ...['--max_train_steps', String(STEPS), '--checkpointing_steps', String(EVERY)],
 ];
 
 const steps = (names: string[]) =>
