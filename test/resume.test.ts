@@ -1,5 +1,17 @@
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -17,6 +29,8 @@ import type { Recipe } from '../src/flow/recipe/recipe.ts';
 import { Interrupted, runRecipe } from '../src/flow/recipe/stages.ts';
 import type { RunHooks } from '../src/flow/recipe/run.ts';
 import { readTensors } from '../src/tensor/io/files-node.ts';
+import { LockedError } from '../src/tensor/io/lock-node.ts';
+import { skip } from './skip.ts';
 
 const test = suite('resume');
 await init();
@@ -234,6 +248,55 @@ test('out of memory says which flags make a step smaller', () => {
   const least = { ...options, batchSize: 1, gradientCheckpointing: true };
   assert.is((withAdvice(new OutOfMemoryError('no'), 'reflow', least) as Error).message, 'reflow: no');
 });
+
+test('two trainers on one folder: the second is told of the first; what a dead one left is taken over, and said', async () => {
+  const run = await begin('locked');
+  const file = join(run, 'train.lock');
+  const held = { pid: process.ppid, host: hostname(), token: 'x' };
+  writeFileSync(file, JSON.stringify(held));
+  try {
+    await teach(run, 1);
+    assert.unreachable();
+  } catch (error) {
+    assert.instance(error, LockedError);
+    assert.match(
+      (error as Error).message,
+      /locked: process \d+ on .* is training here\n {2}wait, or .* delete .*train\.lock/,
+    );
+  }
+  const { pid } = spawnSync(process.execPath, ['-e', '']);
+  for (const dead of [pid, process.pid]) {
+    writeFileSync(file, JSON.stringify({ ...held, pid: dead }));
+    const said = await teach(run, 1);
+    assert.match(said.join('\n'), new RegExp(`taken over from process ${dead} on .*, which is gone`));
+    assert.not.ok(existsSync(file), 'and given back');
+  }
+  const both = await Promise.allSettled([teach(run, 2), teach(run, 2)]);
+  assert.equal(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
+});
+
+const sealed = join(folder, 'sealed');
+mkdirSync(sealed);
+const isRoot = process.getuid?.() === 0;
+const mounted = isRoot && spawnSync('mount', ['-t', 'tmpfs', '-o', 'ro,size=64k', 'tmpfs', sealed]).status === 0;
+const name = 'a folder that may not be written is named, with the reason';
+if (isRoot ? mounted : process.platform !== 'win32') {
+  test(name, async () => {
+    if (!isRoot) chmodSync(sealed, 0o500);
+    try {
+      await runRecipe(join(sealed, 'run'), recipe());
+      assert.unreachable();
+    } catch (error) {
+      assert.match(
+        (error as Error).message,
+        /^cannot write .*run: (the disk is read-only|permission denied)\n {2}give another --output_dir/,
+      );
+    } finally {
+      if (mounted) spawnSync('umount', [sealed]);
+      else chmodSync(sealed, 0o700);
+    }
+  });
+} else skip(test, name, 'root writes anywhere, and mounting a read-only tmpfs is not allowed here');
 
 test('asked to stop right after a skipped step, training saves what it has', async () => {
   const store = new CheckpointFolder(join(folder, 'skipped'));

@@ -121,6 +121,7 @@ const fixes: Record<string, [reason: string, fix: string]> = {
   EACCES: ['permission denied', 'give another --output_dir, or the right to write there'],
   EPERM: ['permission denied', 'give another --output_dir, or the right to write there'],
   EROFS: ['the disk is read-only', 'give another --output_dir'],
+  ENOTDIR: ['part of the path is not a folder', 'give another --output_dir'],
 };
 
 /** A full disk or a folder that may not be written, where no writer has put it in words yet; and what to do. */

@@ -1,8 +1,9 @@
 /** One training run: its folder, recipe and data, and what happens around the stages. */
-import { mkdir, readFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { access, constants, mkdir, readFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import type { CaptionedImages } from '../data/captioned-images.ts';
-import { writeTensors } from '../../tensor/io/files-node.ts';
+import { exists, writeTensors } from '../../tensor/io/files-node.ts';
+import { lock, LockedError } from '../../tensor/io/lock-node.ts';
 import { train } from '../trainer.ts';
 import type { LogLine, Progress, TrainOptions, TrainResult, TrainTask } from '../trainer.ts';
 import { CheckpointFolder, fullDisk } from './checkpoints.ts';
@@ -82,6 +83,21 @@ export class Run {
   /** The model that the stages make, in diffusers' layout. */
   get model(): string {
     return join(this.folder, 'model');
+  }
+
+  /** Be the only trainer in this folder; or one of those that make its pairs. @returns what gives it back */
+  async lock(): Promise<() => Promise<void>> {
+    const { worker } = this.hooks;
+    const file = join(this.folder, worker && worker.count > 1 ? `train-${worker.index}.lock` : 'train.lock');
+    try {
+      await mkdir(this.folder, { recursive: true }).catch(() => whyNotIn(this.folder)); // its own reason may be wrong
+      await mkdir(this.model, { recursive: true });
+      return await lock(file, (owner) => this.say(`${this.folder}: taken over from ${owner}, which is gone`));
+    } catch (error) {
+      if (!(error instanceof LockedError)) throw fullDisk(error, this.folder);
+      const fix = `wait, or give another --output_dir; if that process is gone, delete ${file}`;
+      throw new LockedError(`${this.folder}: ${error.owner} is training here\n  ${fix}`, error.owner);
+    }
   }
 
   say(line: string): void {
@@ -188,4 +204,11 @@ export class Run {
     }
     return facts;
   }
+}
+
+/** @throws what the first folder above that exists says to being written */
+async function whyNotIn(folder: string): Promise<void> {
+  let above = resolve(folder);
+  while (!(await exists(above)) && dirname(above) !== above) above = dirname(above);
+  await access(above, constants.W_OK);
 }

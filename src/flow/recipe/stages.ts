@@ -1,5 +1,5 @@
 /** The recipe, stage by stage: tokenizer → vae → teacher → pairs → reflow → distill → evaluate. */
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { allow, changesOf } from './changes.ts';
 import { saveModelIndex, writeJson } from './model-folder.ts';
@@ -28,12 +28,22 @@ const stages: Record<StageName, (run: Run) => Promise<unknown>> = {
   evaluate: evaluateStage,
 };
 
-/** Run what is not finished yet, in order; or one stage, whose forerunners must be finished. */
+/**
+ * Run what is not finished yet, in order; or one stage, whose forerunners must be finished.
+ * @throws LockedError when another trainer is at work in the folder
+ */
 export async function runRecipe(folder: string, recipe: Recipe, hooks: RunHooks = {}, only?: StageName): Promise<void> {
   const run = new Run(folder, recipe, hooks);
-  await mkdir(run.model, { recursive: true }).catch((error) => {
-    throw fullDisk(error, folder);
-  });
+  const unlock = await run.lock();
+  try {
+    await runStages(run, only);
+  } finally {
+    await unlock();
+  }
+}
+
+async function runStages(run: Run, only?: StageName): Promise<void> {
+  const { folder, recipe, hooks } = run;
   const saved = await savedRecipe(folder);
   if (saved) {
     const changes = await changesOf(folder, saved, recipe, hooks.resumeFrom);

@@ -28,12 +28,15 @@ const DEAD = 600_000;
 /** A file that says nothing is one that is just being written, for so long. */
 const NEW = 10_000;
 
+/** Tokens of the locks that this process has. */
+const held = new Set<string>();
+
 /**
- * Take a lock by creating a file. A file that a dead process left is taken over.
+ * Take a lock by creating a file. A file that a dead process left is taken over, which `onTakeover` is told.
  * @returns what gives the lock back
  * @throws LockedError when a living process has it
  */
-export async function lock(path: string): Promise<() => Promise<void>> {
+export async function lock(path: string, onTakeover: (owner: string) => void = () => {}): Promise<() => Promise<void>> {
   const own: Owner = { pid: process.pid, host: hostname(), token: randomUUID() };
   const create = () => writeFile(path, JSON.stringify(own), { flag: 'wx' });
   const taken = (error: NodeJS.ErrnoException) => {
@@ -49,11 +52,14 @@ export async function lock(path: string): Promise<() => Promise<void>> {
     await new Promise((resolve) => setTimeout(resolve, 50));
     const now = await ownerOf(path);
     if (now?.token !== own.token) throw locked(path, now);
+    onTakeover(describe(owner));
   }
+  held.add(own.token);
   const beat = setInterval(() => void utimes(path, new Date(), new Date()).catch(() => {}), BEAT);
   beat.unref();
   return async () => {
     clearInterval(beat);
+    held.delete(own.token);
     await rm(path, { force: true });
   };
 }
@@ -74,6 +80,7 @@ async function lives(owner: Owner | undefined, path: string): Promise<boolean> {
   if (!owner) return age < NEW;
   if (age > DEAD) return false;
   if (owner.host !== hostname()) return true;
+  if (owner.pid === process.pid) return held.has(owner.token); // a container that starts again has the same numbers
   try {
     process.kill(owner.pid, 0);
     return true;
@@ -83,6 +90,8 @@ async function lives(owner: Owner | undefined, path: string): Promise<boolean> {
 }
 
 function locked(path: string, owner?: Owner): LockedError {
-  const who = owner ? `process ${owner.pid} on ${owner.host}` : 'another process';
+  const who = describe(owner);
   return new LockedError(`${path}: ${who} has this lock`, who);
 }
+
+const describe = (owner?: Owner): string => (owner ? `process ${owner.pid} on ${owner.host}` : 'another process');
