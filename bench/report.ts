@@ -5,6 +5,8 @@ import type { BesideBare } from './bare.ts';
 import { commit, processors, withForeignShare } from './machine.ts';
 import { measure, row } from './measure.ts';
 import type { Budget, Line, Result } from './measure.ts';
+import { benchModel, opRows, stageRow } from './model.ts';
+import type { ModelOptions, StageTime } from './model.ts';
 import { measureOverhead } from './overhead.ts';
 import type { Overhead } from './overhead.ts';
 import { measurePeak } from './peak.ts';
@@ -26,21 +28,23 @@ export interface Report {
   parts: Record<string, Result[]>;
   bare?: BesideBare[];
   overhead?: Overhead[];
+  model?: StageTime[];
   soak?: Soak[];
   steps?: Step[];
 }
 
-export const ALL_PARTS = [...Object.keys(PARTS), 'bare', 'overhead', 'soak'];
+export const ALL_PARTS = [...Object.keys(PARTS), 'bare', 'overhead', 'model', 'soak'];
 /** What runs only when it is named: minutes, and gigabytes. */
 export const LARGE_PARTS = Object.keys(STEPS);
 
 export interface Options extends Budget {
   parts: readonly string[];
   soakSteps: number;
+  model: Omit<ModelOptions, 'print'>;
   print?(text: string): void;
 }
 
-export async function bench({ parts, soakSteps, print = console.log, ...budget }: Options): Promise<Report> {
+export async function bench({ parts, soakSteps, model, print = console.log, ...budget }: Options): Promise<Report> {
   const about = { adapter: currentGpu().capabilities.name, processors, node: process.versions.node, commit };
   print(headOf(about));
   const [report, foreignShare] = await withForeignShare(async (): Promise<Report> => {
@@ -61,6 +65,10 @@ export async function bench({ parts, soakSteps, print = console.log, ...budget }
       print('\noverhead');
       report.overhead = await measureOverhead(budget.seconds, print);
     }
+    if (parts.includes('model')) {
+      print('\nmodel');
+      report.model = await benchModel({ ...model, print });
+    }
     if (parts.includes('soak')) {
       print('\nsoak');
       report.soak = await soak(soakSteps, print);
@@ -74,7 +82,7 @@ export async function bench({ parts, soakSteps, print = console.log, ...budget }
   return { ...report, foreignShare };
 }
 
-export function textOf({ peak, parts, bare, overhead, soak, steps, foreignShare, ...about }: Report): string {
+export function textOf({ peak, parts, bare, overhead, model, soak, steps, foreignShare, ...about }: Report): string {
   const noise =
     foreignShare === undefined ? '' : `others used ${(100 * foreignShare).toFixed(0)} % of the processors\n`;
   return [
@@ -87,6 +95,7 @@ export function textOf({ peak, parts, bare, overhead, soak, steps, foreignShare,
           `\noverhead\n${overhead.map(({ name, value, unit }) => `${name.padEnd(62)} ${value.toFixed(1).padStart(8)} ${unit}`).join('\n')}`,
         ]
       : []),
+    ...(model ? [`\nmodel\n${model.flatMap((stage) => [stageRow(stage), ...opRows(stage.ops)]).join('\n')}`] : []),
     ...(soak ? [`\nsoak\n${soak.map(soakRow).join('\n')}`] : []),
     ...(steps ?? []).map((step) => `\n${stepText(step)}`),
     '',

@@ -4,12 +4,14 @@ import { besideBare } from '../bench/bare.ts';
 import { checkGradients, checkResult } from '../bench/check.ts';
 import { processorSlug, slug } from '../bench/machine.ts';
 import { measure } from '../bench/measure.ts';
+import { STAGES } from '../bench/model.ts';
 import { ALL_PARTS, bench, textOf } from '../bench/report.ts';
 import type { Report } from '../bench/report.ts';
 import { OPS, opLines } from '../bench/ops.ts';
 import { PARTS } from '../bench/suite.ts';
 import { flopOf, operandsOf, WORKS } from '../bench/work.ts';
 import type { Work, WorkOf } from '../bench/work.ts';
+import { preset } from '../src/flow/recipe/recipe.ts';
 import * as functions from '../src/tensor/functions/index.ts';
 import { init, keep, tensor } from '../src/tensor/index.ts';
 
@@ -54,10 +56,14 @@ test('a line that is wrong stops the bench, and one that is too long is left out
 test('every part runs within a small budget, and its report is JSON', async () => {
   const printed: string[] = [];
   const parts = ALL_PARTS.filter((part) => part !== 'training' && part !== 'ops'); // the soak trains; ops have a test
-  const options = { parts, seconds: 0.02, longest: 4, soakSteps: 12 };
+  const { name, unet: network, vae, textEncoder } = preset('tiny');
+  const defaults = { steps: 1, guidanceScale: 1 };
+  const outline = { name, kind: 'unet' as const, textEncoder, network, vae: vae.config, defaults };
+  const model = { model: outline, side: 32, stages: STAGES, ops: true };
+  const options = { parts, seconds: 0.02, longest: 4, soakSteps: 12, model };
   const whole = await bench({ ...options, print: (text) => printed.push(text) });
   const report = JSON.parse(JSON.stringify(whole)) as Report;
-  assert.equal([...Object.keys(report.parts), 'bare', 'overhead', 'soak'], parts);
+  assert.equal([...Object.keys(report.parts), 'bare', 'overhead', 'model', 'soak'], parts);
   for (const value of Object.values(report.peak)) assert.ok(value > 0);
   const results = Object.values(report.parts).flat();
   for (const { name, milliseconds, leftOut } of results) assert.ok(leftOut ? !milliseconds : milliseconds! > 0, name);
@@ -66,6 +72,14 @@ test('every part runs within a small budget, and its report is JSON', async () =
     'at least one line is timed',
   );
   for (const { name, value } of report.overhead!) assert.ok(Number.isFinite(value) && value >= 0, name);
+  for (const { stage, flop, gflops, ops } of report.model!) {
+    const own = ops.reduce((n, op) => n + op.count * op.flop, 0);
+    assert.ok(gflops > 0 && own > 0 && Math.abs(own / flop - 1) < 1e-9, `${stage}: ${own} of ${flop} FLOPs in ops`);
+  }
+  assert.equal(
+    report.model!.map(({ stage }) => stage),
+    [...STAGES],
+  );
   for (const { name, flat, live, pooled } of report.soak!) assert.ok(flat, `${name}: ${live} live, ${pooled} pooled`);
   const text = textOf(report);
   for (const { name } of [...results, ...report.overhead!, ...report.soak!]) assert.ok(text.includes(name), name);
