@@ -15,6 +15,8 @@ export interface Matrix {
   /** Distances between the matrices of the outer and the inner batch; 0 repeats one matrix. */
   outer?: number;
   inner?: number;
+  /** Of B in strips of 64 columns: the distance between strips, where `col` is 1. */
+  strip?: number;
 }
 
 export interface Gemm {
@@ -36,8 +38,10 @@ export interface Gemm {
   /** Of the output and of the row sums, f32 by default. Sums on the way are f32. */
   dtype?: DType;
   sumsDtype?: DType;
-  /** Distances in the output, where it is not dense. */
-  y?: { row: number; outer: number; inner: number };
+  /** Distances in the output, where it is not dense, and where it begins. */
+  y?: { row: number; outer: number; inner: number; start?: number };
+  /** Write into this array, which is then what comes back. Only with `y`. */
+  into?: GpuArray;
   /** Also return the sums of A's rows, [batch, M]: the gradient of a bias comes free with that of its weight. */
   rowSums?: boolean;
 }
@@ -58,6 +62,8 @@ const SUBGROUP_TILES = [
   [16, 4],
   [8, 4],
 ] as const;
+/** Columns of the widest tile: a strip of B. */
+export const STRIP = 64;
 /** Bytes of one partial-sum workspace at most. */
 const WORKSPACE = 64 * 2 ** 20;
 
@@ -111,20 +117,21 @@ const ENTRIES = {
 export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: GpuArray } {
   if (!force && gpu.capabilities.family === 'cpu' && collides(g)) {
     using dense = pack(gpu, g);
-    return gemm(gpu, { ...g, b: { array: dense, row: g.N, col: 1 } });
+    return gemm(gpu, { ...g, b: { array: dense, row: STRIP, col: 1, strip: g.K * STRIP } });
   }
   const { M, N, K, a, b, batch: [outer, inner] = [1, 1] } = g;
   const batch = outer * inner;
   const plan = pickGemm(M, N, K, batch, gpu.capabilities, K === 0 ? 'naive' : force);
   const { variant, rows, cols } = plan;
   const splits = g.y ? 1 : plan.splits;
-  const at = g.y ?? { row: N, outer: inner * splits * M * N, inner: splits * M * N };
+  const at = { start: 0, row: N, outer: inner * splits * M * N, inner: splits * M * N, ...g.y };
   const tilesN = Math.ceil(N / cols);
-  const tiles = Math.ceil(M / rows) * tilesN;
+  const tilesM = Math.ceil(M / rows);
+  const tiles = tilesM * tilesN;
   const split = splits > 1;
   const z = batch * splits;
   const shape = g.shape ?? [batch, M, N];
-  const y = split ? gpu.empty([z, M, N]) : gpu.empty(shape, g.dtype);
+  const y = split ? gpu.empty([z, M, N]) : (g.into ?? gpu.empty(shape, g.dtype));
   const sumsShape = batch === 1 ? [M] : [batch, M];
   const sums = g.rowSums ? (split ? gpu.empty([z, M]) : gpu.empty(sumsShape, g.sumsDtype)) : undefined;
   const lanes = gpu.capabilities.subgroupSize;
@@ -132,6 +139,7 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
     M,
     N,
     K,
+    tilesM,
     tilesN,
     tiles,
     splits,
@@ -148,6 +156,8 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
     bStart: b.start ?? 0,
     bOuter: b.outer ?? 0,
     bInner: b.inner ?? 0,
+    bStrip: b.strip ?? STRIP * b.col,
+    yStart: at.start,
     yRow: at.row,
     yOuter: at.outer,
     yInner: at.inner,
@@ -186,10 +196,10 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
 const collides = ({ M, K, b, batch = [1, 1] }: Gemm): boolean =>
   b.row === 1 && b.col >= 512 && b.col % 256 === 0 && M >= 128 && K >= 256 && batch[0] * batch[1] === 1;
 
-/** B as a dense [K, N]. */
+/** B in strips that each lie densely: [⌈N / 64⌉, K, 64]. */
 function pack(gpu: Gpu, { N, K, b }: Gemm): GpuArray {
-  const y = gpu.empty([K, N]);
-  const tilesN = Math.ceil(N / 64);
+  const tilesN = Math.ceil(N / STRIP);
+  const y = gpu.empty([tilesN, K, STRIP]);
   const uniforms = {
     M: 0,
     N,
@@ -210,6 +220,8 @@ function pack(gpu: Gpu, { N, K, b }: Gemm): GpuArray {
     bStart: b.start ?? 0,
     bOuter: 0,
     bInner: 0,
+    bStrip: STRIP * b.col,
+    yStart: 0,
     yRow: 0,
     yOuter: 0,
     yInner: 0,

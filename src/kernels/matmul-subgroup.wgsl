@@ -8,9 +8,10 @@ const COLS = 8u;
 const LANES = 8u;
 
 struct Shape {
-  M: u32, N: u32, K: u32, tilesN: u32, tiles: u32, splits: u32, chunk: u32, inner: u32, lanes: u32,
+  M: u32, N: u32, K: u32, tilesM: u32, tiles: u32, splits: u32, chunk: u32, inner: u32, lanes: u32,
   aRow: u32, aCol: u32, bRow: u32, bCol: u32,
-  aStart: u32, aOuter: u32, aInner: u32, bStart: u32, bOuter: u32, bInner: u32, yRow: u32, yOuter: u32, yInner: u32, ySplit: u32,
+  aStart: u32, aOuter: u32, aInner: u32, bStart: u32, bOuter: u32, bInner: u32, bStrip: u32,
+  yStart: u32, yRow: u32, yOuter: u32, yInner: u32, ySplit: u32,
   hasBias: u32, hasResidual: u32, hasSums: u32,
 }
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -45,13 +46,16 @@ fn forward(
   let bFirst = shape.bStart + (batch / shape.inner) * shape.bOuter + (batch % shape.inner) * shape.bInner;
   let M = shape.M;
   let N = shape.N;
-  let row0 = (tile / shape.tilesN) * ROWS;
-  let col0 = (tile % shape.tilesN) * LANES * COLS + lane;
+  let row0 = (tile % shape.tilesM) * ROWS;   // down the rows first: the strip of B stays in the cache meanwhile
+  let col0 = (tile / shape.tilesM) * LANES * COLS + lane;
 
   var aAt: array<u32, ROWS>;
   for (var r = 0u; r < ROWS; r++) { aAt[r] = aFirst + min(row0 + r, M - 1u) * shape.aRow; }
   var bAt: array<u32, COLS>;
-  for (var c = 0u; c < COLS; c++) { bAt[c] = bFirst + min(col0 + c * LANES, N - 1u) * shape.bCol; }
+  for (var c = 0u; c < COLS; c++) {
+    let col = min(col0 + c * LANES, N - 1u);
+    bAt[c] = bFirst + col / 64u * shape.bStrip + col % 64u * shape.bCol;
+  }
 
   // A uniform costs a load each time it is named, so the loops use copies. That `lanes` is not a constant keeps its loop
   // rolled: unrolled, the code outgrows the instruction cache.
@@ -85,7 +89,7 @@ fn forward(
       for (var r = 0u; r < ROWS; r++) { sums[r][c] += value; }
     }
   }
-  let yFirst = (batch / shape.inner) * shape.yOuter + (batch % shape.inner) * shape.yInner
+  let yFirst = shape.yStart + (batch / shape.inner) * shape.yOuter + (batch % shape.inner) * shape.yInner
     + (group.z % shape.splits) * shape.ySplit;
   let yRow = shape.yRow;
   let hasResidual = shape.hasResidual != 0u;
@@ -100,7 +104,7 @@ fn forward(
       }
     }
   }
-  if (shape.hasSums != 0u && tile % shape.tilesN == 0u) {
+  if (shape.hasSums != 0u && tile < shape.tilesM) {
     for (var r = 0u; r < ROWS; r++) {
       let sum = lane_sum(aSums[r]);
       if (lane == 0u && row0 + r < M) { rowSums[group.z * M + row0 + r] = sum; }

@@ -5,7 +5,8 @@
 struct Shape {
   M: u32, N: u32, K: u32, tilesN: u32, tiles: u32, splits: u32, chunk: u32, inner: u32, lanes: u32,
   aRow: u32, aCol: u32, bRow: u32, bCol: u32,
-  aStart: u32, aOuter: u32, aInner: u32, bStart: u32, bOuter: u32, bInner: u32, yRow: u32, yOuter: u32, yInner: u32, ySplit: u32,
+  aStart: u32, aOuter: u32, aInner: u32, bStart: u32, bOuter: u32, bInner: u32, bStrip: u32,
+  yStart: u32, yRow: u32, yOuter: u32, yInner: u32, ySplit: u32,
   hasBias: u32, hasResidual: u32, hasSums: u32,
 }
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -24,12 +25,14 @@ fn b_first(z: u32) -> u32 {
   let batch = z / shape.splits;
   return shape.bStart + (batch / shape.inner) * shape.bOuter + (batch % shape.inner) * shape.bInner;
 }
+// Where a column of B begins: in strips of 64, which may lie anywhere.
+fn b_column(col: u32) -> u32 { return col / 64u * shape.bStrip + col % 64u * shape.bCol; }
 fn k_first(z: u32) -> u32 { return (z % shape.splits) * shape.chunk; }
 
 fn store(z: u32, row: u32, col: u32, sum: f32) {
   if (row >= shape.M || col >= shape.N) { return; }
   let batch = z / shape.splits;
-  let first = (batch / shape.inner) * shape.yOuter + (batch % shape.inner) * shape.yInner + (z % shape.splits) * shape.ySplit;
+  let first = shape.yStart + (batch / shape.inner) * shape.yOuter + (batch % shape.inner) * shape.yInner + (z % shape.splits) * shape.ySplit;
   let at = first + row * shape.yRow + col;
   var value = sum;
   if (shape.hasBias != 0u) { value += bias[col]; }
@@ -49,7 +52,7 @@ fn naive(
   let col = (tile % shape.tilesN) * 8u + local.x;
   if (row >= shape.M || col >= shape.N) { return; }
   let aAt = a_first(group.z) + row * shape.aRow;
-  let bAt = b_first(group.z) + col * shape.bCol;
+  let bAt = b_first(group.z) + b_column(col);
   let first = k_first(group.z);
   let end = min(first + shape.chunk, shape.K);
   var sum = 0.0;
@@ -82,7 +85,8 @@ fn register_tile(
   var a5 = aAt + min(row + 5u, lastRow) * shape.aRow;
   var a6 = aAt + min(row + 6u, lastRow) * shape.aRow;
   var a7 = aAt + min(row + 7u, lastRow) * shape.aRow;
-  var bAt = vec4u(b_first(group.z) + first * bRow) + min(vec4u(0u, 1u, 2u, 3u) + col, vec4u(shape.N - 1u)) * shape.bCol;
+  let columns = min(vec4u(0u, 1u, 2u, 3u) + col, vec4u(shape.N - 1u));
+  var bAt = vec4u(b_first(group.z) + first * bRow) + columns / 64u * shape.bStrip + columns % 64u * shape.bCol;
   var y0 = vec4f();
   var y1 = vec4f();
   var y2 = vec4f();
@@ -169,7 +173,7 @@ fn workgroup_tile(
       aTile[ap.x * TILE + ap.y] = select(0.0, a[aAt], aLive);
       let bp = bPlace + bStep * i;
       let bLive = k + bp.x < end && col0 + bp.y < shape.N;
-      let bAt = bFirst + min(k + bp.x, end - 1u) * shape.bRow + min(col0 + bp.y, shape.N - 1u) * shape.bCol;
+      let bAt = bFirst + min(k + bp.x, end - 1u) * shape.bRow + b_column(min(col0 + bp.y, shape.N - 1u));
       bTile[bp.x * TILE + bp.y] = select(0.0, b[bAt], bLive);
     }
     workgroupBarrier();
@@ -195,7 +199,7 @@ fn row_sums(@builtin(global_invocation_id) id: vec3u) {
   rowSums[id.z * shape.M + id.x] = sum;
 }
 
-// y[z, k, n] = B[z, k, n], densely: where B's columns lie a power of two apart, their cache lines push each other out.
+// B in strips of 64 columns, each dense: y[n / 64, k, n % 64].
 @compute @workgroup_size(64)
 fn pack(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) thread: u32) {
@@ -206,7 +210,6 @@ fn pack(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   let start = (tile / shape.tilesN) * 16u;
   let end = min(start + 16u, shape.K);
   let bRow = shape.bRow;
-  let N = shape.N;
-  let out = group.z * shape.K * N + col;
-  for (var k = start; k < end; k++) { y[out + k * N] = b[first + k * bRow]; }
+  let out = col / 64u * shape.K * 64u + thread;
+  for (var k = start; k < end; k++) { y[out + k * 64u] = b[first + k * bRow]; }
 }
