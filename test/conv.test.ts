@@ -1,12 +1,14 @@
 import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
 import { conv2d } from '../src/kernels/conv2d.ts';
+import { pickConv } from '../src/kernels/conv2d-launch.ts';
 import { convTranspose2d } from '../src/kernels/conv2d-transpose.ts';
 import { avgPool2d, maxPool2d } from '../src/kernels/pool2d.ts';
 import { upsampleBilinear, upsampleNearest } from '../src/kernels/upsample.ts';
 import { checkOp } from './check-op.ts';
 
 const test = suite('conv');
-const variants = ['naive', 'subgroup-tile', 'workgroup-tile'];
+const variants = ['naive', 'subgroup-tile', 'workgroup-tile', 'winograd'];
 
 for (const variant of variants) {
   const options = { variants: [variant], gradTolerance: 1e-4, samples: 60 };
@@ -77,6 +79,29 @@ for (const variant of variants) {
   test(`conv2d/${variant}: adds a residual and a time embedding`, () =>
     checkOp(conv2d, [[3, 3, 4, 5], [9, 3, 3, 5], [9], [3, 3, 4, 9], [3, 9]], { padding: 1 }, options));
 }
+test('conv2d/winograd: by bands of lines and of channels, where an array holds no more', () =>
+  checkOp(
+    conv2d,
+    [[1, 9, 10, 12], [130, 3, 3, 12], [130], [1, 9, 10, 130], [1, 130]],
+    { padding: 1 },
+    {
+      variants: ['winograd'],
+      device: { limits: { maxStorageBufferBindingSize: 64 * 1024 } },
+      gradTolerance: 1e-4,
+      samples: 30,
+    },
+  ));
+test('Winograd is for 3 × 3 convolutions of many channels on software adapters', () => {
+  const capabilities = { family: 'cpu', subgroups: true, subgroupSize: 8, force: {} } as any;
+  const gathered = (side: number, channels: number) =>
+    ({ rows: side * side, height: side, width: side, cols: channels, inChannels: channels }) as any;
+  assert.is(pickConv(1, capabilities, gathered(64, 320)), 'winograd');
+  assert.is(pickConv(1, capabilities, gathered(8, 1280)), 'winograd');
+  assert.is(pickConv(1, capabilities, gathered(64, 3)), 'subgroup-tile');
+  assert.is(pickConv(1, capabilities, gathered(2, 1280)), 'subgroup-tile');
+  assert.is(pickConv(1, capabilities), 'subgroup-tile');
+  assert.is(pickConv(1, { ...capabilities, family: 'gpu' }, gathered(64, 320)), 'workgroup-tile');
+});
 test('conv2d: groups, without subgroups too', async () => {
   const options = { core: true, gradTolerance: 1e-4 };
   await checkOp(conv2d, [[2, 4, 5, 6], [4, 3, 3, 3], [4]], { padding: 1, groups: 2 }, options);

@@ -93,7 +93,7 @@ test('conv2d, in each variant', () =>
     conv2d,
     [[2, 5, 7, 3], [11, 3, 3, 3], [11], [2, 5, 7, 11], [2, 11]],
     { padding: 1 },
-    { variants: ['naive', 'subgroup-tile', 'workgroup-tile'] },
+    { variants: ['naive', 'subgroup-tile', 'workgroup-tile', 'winograd'] },
   ));
 test('conv2d with a stride, and in groups', async () => {
   await check(conv2d, [[2, 6, 5, 4], [6, 3, 3, 4], [6]], { stride: 2, padding: 1 });

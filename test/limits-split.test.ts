@@ -149,6 +149,18 @@ const cases: [name: string, operands: (Operand | readonly number[])[], fn: (...x
     { sums: [0, 1, 2, 4] },
   ],
   [
+    'conv2d of bands by Winograd',
+    [[1, 80, 20, 12], [16, 3, 3, 12], [16], [1, 80, 20, 16], [1, 16]],
+    (x, w, b, residual, temb) => {
+      const { force } = t.currentGpu().capabilities;
+      force.conv2d = 'winograd';
+      const y = t.conv2d(x, w, b, { padding: 1, residual, temb });
+      delete force.conv2d;
+      return y;
+    },
+    { sums: [0, 1, 2, 4] },
+  ],
+  [
     'conv2d of bands by strides',
     [[1, 41, 40, 24], [5, 3, 3, 24], [5]],
     (x, w, b) => t.conv2d(x, w, b, { stride: 2, padding: [0, 1, 0, 1] }),

@@ -11,6 +11,8 @@ import workgroupTile from './conv2d-workgroup.wgsl';
 import workgroupWeights from './conv2d-weights-workgroup.wgsl';
 import { unrolledOnce } from './unroll.ts';
 import sumsCode from './conv2d-sums.wgsl';
+import { canWinograd, winograd, winogradPays } from './conv2d-winograd.ts';
+import type { Gathered } from './conv2d-winograd.ts';
 
 /** What conv2d and convTranspose2d take. `padding` is one number or [left, right, top, bottom]. */
 export interface ConvAttrs {
@@ -65,13 +67,17 @@ export function convOf(op: string, x: readonly number[], weight: readonly number
   return { B, H, W, C, Ho, Wo, O, kh, kw, stride, dilation, groups, top, left };
 }
 
-export type ConvVariant = 'naive' | 'subgroup-tile' | 'workgroup-tile';
+export type ConvVariant = 'naive' | 'subgroup-tile' | 'workgroup-tile' | 'winograd';
 
-/** The variant for this adapter; `capabilities.force.conv2d` pins one where the adapter and the groups allow it. */
-export function pickConv(groups: number, capabilities: Capabilities): ConvVariant {
+/**
+ * The variant for this adapter; `capabilities.force.conv2d` pins one where the adapter, the groups and the taps allow it.
+ * `gathered` is what is to be made where Winograd's algorithm can make it.
+ */
+export function pickConv(groups: number, capabilities: Capabilities, gathered?: Gathered): ConvVariant {
   const { family, subgroups, subgroupSize, force } = capabilities;
   const forced = (force.conv2d ?? force.convTranspose2d) as ConvVariant | undefined;
   if (groups > 1) return 'naive';
+  if (gathered && (forced === 'winograd' || (!forced && family === 'cpu' && winogradPays(gathered)))) return 'winograd';
   const lanes = subgroups && subgroupSize >= 4 && subgroupSize <= 64;
   if (forced === 'naive' || forced === 'workgroup-tile' || (forced === 'subgroup-tile' && lanes)) return forced;
   return family === 'gpu' ? 'workgroup-tile' : lanes ? 'subgroup-tile' : 'naive';
@@ -161,14 +167,16 @@ function gather(
   w: GpuArray,
   y: GpuArray,
   extras: Extras,
-  shape: Record<string, number>,
+  shape: Gathered & Record<string, number>,
 ): void {
   const { bias = gpu.none, temb = gpu.none, residual = gpu.none } = extras;
   const { rows, cols } = shape;
   const uniforms = { ...shape, biased: extras.bias ? 1 : 0 };
   const flags = { TEMB: extras.temb !== undefined, RESIDUAL: extras.residual !== undefined };
   const arrays = [x, w, bias, temb, residual, y];
-  switch (pickConv(groups, gpu.capabilities)) {
+  switch (pickConv(groups, gpu.capabilities, canWinograd(shape, gpu.arrayLimit) ? shape : undefined)) {
+    case 'winograd':
+      return winograd(gpu, x, w, y, { bias, temb, residual }, uniforms, flags);
     case 'naive':
       return gpu.run(naive, 'forward', uniforms, arrays, spread(Math.ceil((rows * cols) / 64)), flags);
     case 'subgroup-tile': {

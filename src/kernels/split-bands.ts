@@ -40,9 +40,10 @@ export const convInBands: Rule = (_, inputs, attrs: ConvAttrs) => {
   const limit = x.gpu.arrayLimit;
   const most = Math.min(limit / rowBytes(shape), (limit / rowBytes(x.shape) - reach) / stride + 1);
   if (most < 1 || Math.max(top, bottom) >= reach) return undefined;
-  const bands = Array.from({ length: Math.ceil(Ho / Math.floor(most)) }, (_, i) => {
-    const from = i * Math.floor(most);
-    const to = Math.min(from + Math.floor(most), Ho);
+  const lines = most < 2 ? 1 : 2 * Math.floor(most / 2); // even: Winograd's tiles are two high
+  const bands = Array.from({ length: Math.ceil(Ho / lines) }, (_, i) => {
+    const from = i * lines;
+    const to = Math.min(from + lines, Ho);
     const [first, last] = [from * stride - top, (to - 1) * stride - top + reach];
     const [inFrom, inTo] = [Math.max(0, first), Math.min(H, last)];
     return {
