@@ -10,8 +10,9 @@ import { unrolledOnce } from './unroll.ts';
 /** Which kernel: 'subgroup' holds rows in the registers of SIMD lanes, 'workgroup' in workgroup memory. */
 export type FusedKernel = 'subgroup' | 'workgroup';
 
-/** Columns per lane, at most. */
+/** Columns per lane, at most; twice as many forwards over many keys, which makes up for the larger kernel. */
 const MOST_COLS = 4;
+const MANY_KEYS = 512;
 const MOST_DIMS = 20;
 /** Bytes of workgroup memory for rows, of the 16 KB that every adapter has. */
 const ROW_BYTES = 12288;
@@ -79,7 +80,8 @@ function launchSubgroup(gpu: Gpu, s: AttentionSizes, rowsAreKeys: boolean, hasBi
   const cost = (size: number) => Math.ceil(rows / size) * (size + 4);
   const ROWS = width <= 8 * lanes && cost(16) <= cost(8) ? 16 : 8;
   const parts = Math.ceil(cols / lanes);
-  const COLS = Math.max(2, Math.ceil(parts / Math.ceil(parts / MOST_COLS)));
+  const most = direction === 'forward' && cols >= MANY_KEYS ? 2 * MOST_COLS : MOST_COLS;
+  const COLS = Math.max(2, Math.ceil(parts / Math.ceil(parts / most)));
   const constants = {
     ROWS,
     COLS,

@@ -11,9 +11,8 @@ import type { Op } from './op.ts';
 
 /** Scores that are cheaper stored than computed twice, where no lanes hold them. */
 const FEW_SCORES = 2 ** 22;
-/** Heads of more channels than this pay for stored scores at any number that every adapter binds. */
+/** Heads of more channels than this pay for stored scores at any number: they are stored by blocks of queries. */
 const WIDE = 160;
-const MOST_SCORES = 2 ** 25;
 
 /**
  * 'subgroup' and 'workgroup' never store the scores; 'naive' does, in matrix products, which software adapters without SIMD
@@ -32,9 +31,9 @@ export function pickAttention(
   const wanted = force.attention as keyof typeof possible | undefined;
   if (wanted && possible[wanted]) return wanted;
   if (family === 'cpu' && possible.subgroup) return 'subgroup';
-  const most = Math.max(s.dim, s.vdim) > WIDE ? MOST_SCORES : FEW_SCORES;
-  const few = family === 'cpu' && s.batch * s.heads * s.queries * s.keys <= most;
-  return possible.workgroup && !few ? 'workgroup' : 'naive';
+  const wide = Math.max(s.dim, s.vdim) > WIDE;
+  const few = s.batch * s.heads * s.queries * s.keys <= FEW_SCORES;
+  return possible.workgroup && !(family === 'cpu' && (wide || few)) ? 'workgroup' : 'naive';
 }
 
 /**

@@ -1,11 +1,11 @@
 // The pieces around attention's matrix products: softmax over stored scores, its gradient, and row-wise dot products.
-// scores, ds: [batch, heads, queries, keys]   bias: broadcastable to them by its strides.
+// scores, ds: [batch, heads, queries, keys], of a block of the queries   bias: broadcastable to all scores by its strides.
 // One workgroup per row: each thread strides along the keys, then the workgroup adds up.
 const THREADS = 64u;
 const NEVER = -1e30;
 
 struct Shape {
-  rows: u32, keys: u32, queries: u32, heads: u32, causal: u32, scale: f32, hasBias: u32,
+  rows: u32, keys: u32, queries: u32, firstQuery: u32, heads: u32, causal: u32, scale: f32, hasBias: u32,
   biasBatch: u32, biasHead: u32, biasQuery: u32, biasKey: u32,
 }
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -45,7 +45,7 @@ fn softmax(
 ) {
   let row = group.x + group.y * groups.x;
   if (row >= shape.rows) { return; }
-  let query = row % shape.queries;
+  let query = row % shape.queries + shape.firstQuery;
   let head = row / shape.queries % shape.heads;
   let batch = row / (shape.queries * shape.heads);
   let first = row * shape.keys;
