@@ -8,7 +8,7 @@ import type { Described, OpCall } from './work.ts';
 
 /** How to measure. */
 export interface RateOptions {
-  /** Stop after about so many seconds, but not before one was tried: what was not by then is taken to be like the rest of its kind (6). */
+  /** Stop after about so many seconds (6), and after one op at least: what was not tried is taken to be like the rest of its kind. */
   budget?: number;
   /** Seconds, of the budget too; processor time in place of wall-clock time on a busy machine. */
   clock?: () => number;
