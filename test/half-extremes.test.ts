@@ -148,7 +148,7 @@ test('sums that go far beyond 65504 on their way', async () => {
   const signs = Float32Array.from(weights, (v, i) => (i % 16 < 8 ? Math.abs(v) : -Math.abs(v)));
   const pictures = { 0: paired(2 * 6 * 7, 16), 1: signs };
   const shapes = [[2, 6, 7, 16], [11, 3, 3, 16], [11], [2, 6, 7, 11], [2, 11]];
-  const convs = ['naive', 'subgroup-tile', 'workgroup-tile'];
+  const convs = ['naive', 'subgroup-tile', 'workgroup-tile', 'winograd'];
   const ranges = { 3: [-2e4, 2e4], 4: [-1e3, 1e3] } as const;
   await check(conv2d, shapes, { padding: 1 }, { data: pictures, ranges, constant, variants: convs });
   await check(conv2d, shapes.slice(0, 3), { padding: 1, stride: 2 }, { data: pictures, constant });
