@@ -59,6 +59,7 @@ test('a step of Stable Diffusion fits into 24 GB with all of its weights, and as
   const longer = await rehearseStep(builtIn.sd15, { ...STEPS.step, gradientCheckpointing: false });
   assert.ok(longer.memory.activations > 1.3 * activations);
   assert.equal([gpu.memory().live, currentGpu()], [before.live, gpu]);
+  assert.ok(process.resourceUsage().maxRSS < 2 ** 20, 'KiB: the host holds none of it either');
 });
 
 test('the bench makes the step that it says, and holds it to what was expected', async () => {

@@ -169,10 +169,11 @@ export async function train(task: TrainTask, given: TrainOptions, hooks: TrainHo
       Object.assign(state, { step: resumed.step, seconds: resumed.seconds, skipped: resumed.skipped });
     }
     const save = async () => {
+      if (!hooks.store) return;
       const kept = await learner.collect();
       // After a skipped step the weights are those from before it, unless they are what is wrong.
       if (state.skipped && !Object.values(kept.tensors).every(({ data }) => allFinite(data))) return;
-      await hooks.store?.save({ ...state, ...kept });
+      await hooks.store.save({ ...state, ...kept });
     };
     const rate = learningRate(options);
     const before = state.seconds;
