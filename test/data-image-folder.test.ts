@@ -6,6 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { toBytes } from '../src/flow/data/captioned-images.ts';
 import { DataError, loadImageFolder } from '../src/flow/data/image-folder.ts';
+import { interpolationModes } from '../src/flow/data/square.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'rectiflow-folder-'));
 const test = suite('data: image folder');
@@ -53,6 +54,38 @@ test('reads metadata.jsonl, scales the shorter side and cuts the middle', async 
   assert.is(data.attribution, 'me');
   const pixels = toBytes(data.images);
   assert.equal([...pixels.slice(8 * 16 * 3 + 24, 8 * 16 * 3 + 27)], [0, 255, 0]);
+});
+
+test('threads make the same pixels in the same order, and name the same broken files', async () => {
+  const rows = Array.from({ length: 9 }, (_, i) => ({ file_name: `${i}.png`, text: `image ${i}` }));
+  const path = folder([...rows, { file_name: 'broken.png', text: 'x' }, { file_name: 'gone.png', text: 'y' }]);
+  for (const [i, { file_name }] of rows.entries())
+    writeFileSync(
+      join(path, file_name),
+      await sharp(await stripes())
+        .rotate(40 * i)
+        .png()
+        .toBuffer(),
+    );
+  writeFileSync(join(path, 'broken.png'), (await stripes()).subarray(0, 90));
+  const read = async (workers: number) => {
+    const warnings: string[] = [];
+    const options = { resolution: 16, workers, skipBad: true, onWarning: (words: string) => warnings.push(words) };
+    return { data: await loadImageFolder(path, options), warnings };
+  };
+  const [here, there] = [await read(0), await read(3)];
+  assert.equal(there, here);
+  assert.is(here.data.ids.length, 9);
+  assert.match(here.warnings[0], /broken\.png: .*\n.*gone\.png: the file does not exist/);
+});
+
+test('an image is scaled as --image_interpolation_mode says', async () => {
+  const path = folder([{ file_name: 'a.png', text: 'stripes' }]);
+  writeFileSync(join(path, 'a.png'), await stripes());
+  const seen = new Set<string>();
+  for (const interpolation of interpolationModes)
+    seen.add(toBytes((await loadImageFolder(path, { resolution: 7, interpolation })).images).join());
+  assert.is(seen.size, interpolationModes.length);
 });
 
 test('without centerCrop the place comes from the seed', async () => {

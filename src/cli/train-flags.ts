@@ -3,7 +3,7 @@
  * train_text_to_image.py, its LoRA script and its LCM distillation script. A flag that is not given leaves the recipe as it is.
  */
 import { presetNames, stageNames } from '../flow/recipe/recipe.ts';
-import { interpolationModes } from '../flow/data/image-folder.ts';
+import { interpolationModes } from '../flow/data/square.ts';
 import { lrSchedulerNames } from '../flow/trainer.ts';
 import { choice, flag, float, greedy, int, text } from './command.ts';
 import type { Values } from './command.ts';
@@ -29,6 +29,8 @@ const data = {
   random_flip: flag(undefined, 'mirror half of the images, drawn anew each time, for the autoencoder'),
   image_interpolation_mode: choice(undefined, interpolationModes, 'how images are scaled (lanczos)'),
   max_train_samples: int(undefined, 'use only so many images', { min: 1 }),
+  skip_bad: flag(undefined, 'leave out images that cannot be read and lines without a caption'),
+  dataloader_num_workers: int(undefined, 'threads that decode and scale images (0: those of libvips)', { min: 0 }),
   cache_dir: text(undefined, 'where decoded images are kept between runs (.cache/rectiflow)'),
 };
 
@@ -88,7 +90,10 @@ export type TrainFlags = Values<typeof trainFlags>;
 export function contradictions(given: Partial<TrainFlags>): string[] {
   const set = (name: keyof TrainFlags) => given[name] !== undefined;
   const scheduler = given.lr_scheduler;
-  const ownData = ['image_column', 'caption_column', 'center_crop', 'image_interpolation_mode'] as const;
+  const ownData = [
+    ...(['image_column', 'caption_column', 'center_crop', 'image_interpolation_mode', 'skip_bad'] as const),
+    'dataloader_num_workers' as const,
+  ];
   const wrong: [boolean, string][] = [
     [
       given.mixed_precision === 'bf16',

@@ -57,6 +57,7 @@ function setData(recipe: Recipe, given: TrainFlags): void {
     maxTrainSamples: given.max_train_samples,
     centerCrop: given.center_crop,
     interpolation: given.image_interpolation_mode,
+    skipBad: given.skip_bad,
   });
   assign(recipe.vae, { randomFlip: given.random_flip });
   if (given.resolution !== undefined) setResolution(recipe, given.resolution);

@@ -42,6 +42,7 @@ export default command(
         validationSteps: options.validation_steps,
         validationPrompts: options.validation_prompts,
         cacheFolder: options.cache_dir,
+        dataWorkers: options.dataloader_num_workers,
         pretrained,
         resumeFrom: options.resume_from_checkpoint,
         force: options.force,

@@ -1,17 +1,10 @@
 import { readFile, stat } from 'node:fs/promises';
 import { extname, join } from 'node:path';
-import sharp from 'sharp';
-import type { KernelEnum } from 'sharp';
 import { uniformU32 } from '../../tensor/random.ts';
 import { fromBytes, type CaptionedImages } from './captioned-images.ts';
+import { squareReader } from './image-workers.ts';
 import { readMetadata, type MetadataRow } from './metadata.ts';
-
-/** --image_interpolation_mode, and what sharp calls it. */
-const kernels = { lanczos: 'lanczos3', bicubic: 'cubic', bilinear: 'linear', nearest: 'nearest' } as const;
-/** How an image is scaled. */
-export type Interpolation = keyof typeof kernels;
-/** 'lanczos', 'bicubic', 'bilinear', 'nearest' */
-export const interpolationModes = Object.keys(kernels) as Interpolation[];
+import type { Interpolation, Square } from './square.ts';
 
 /** What a folder of images with metadata.jsonl or .csv is read as. Names follow diffusers' training scripts. */
 export interface ImageFolderOptions {
@@ -22,6 +15,7 @@ export interface ImageFolderOptions {
   captionColumn?: string; // column with the caption, or with a list of them ('text')
   maxTrainSamples?: number;
   seed?: number;
+  workers?: number; // threads that decode and scale; 0: none of their own (0)
   skipBad?: boolean; // go on without images that cannot be used
   attribution?: string;
   onProgress?: (done: number, total: number) => void; // after each image
@@ -73,24 +67,34 @@ export async function loadImageFolder(folder: string, options: ImageFolderOption
   const listed = listImages(rows, base, file, pathColumn, captionColumn, problems).slice(0, options.maxTrainSamples);
 
   const stride = resolution * resolution * 3;
-  const decoded: (Buffer | undefined)[] = [];
+  const decoded: (Uint8Array | undefined)[] = [];
   let next = 0,
     done = 0;
-  const worker = async () => {
+  const reader = squareReader(options.workers ?? 0);
+  const readOn = async () => {
     while (next < listed.length) {
       const i = next++;
-      const place: Place = options.centerCrop
+      const place: Square['place'] = options.centerCrop
         ? [0.5, 0.5]
         : [uniformU32(seed, 'crop', 2 * i) * 2 ** -32, uniformU32(seed, 'crop', 2 * i + 1) * 2 ** -32];
       try {
-        decoded[i] = await readSquare(listed[i].path, resolution, place, kernels[options.interpolation ?? 'lanczos']);
+        decoded[i] = await reader.read({
+          path: listed[i].path,
+          resolution,
+          place,
+          interpolation: options.interpolation,
+        });
       } catch (error) {
         problems.push({ file, line: listed[i].line, reason: `${listed[i].id}: ${(error as Error).message}` });
       }
       options.onProgress?.(++done, listed.length);
     }
   };
-  await Promise.all(Array.from({ length: 4 }, worker));
+  try {
+    await Promise.all(Array.from({ length: reader.atOnce }, readOn));
+  } finally {
+    await reader.close();
+  }
 
   problems.sort((a, b) => a.line - b.line);
   const good = listed.filter((_, i) => decoded[i]);
@@ -190,50 +194,6 @@ function listImages(
     listed.push({ path: join(base, path as string), id: path as string, captions, line });
   }
   return listed;
-}
-
-type Place = [x: number, y: number]; // 0 … 1, of the room there is
-
-/** Image file → [resolution, resolution, 3] */
-async function readSquare(path: string, resolution: number, [x, y]: Place, kernel: keyof KernelEnum): Promise<Buffer> {
-  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-    throw new Error(error.code === 'ENOENT' ? 'the file does not exist' : error.message);
-  });
-  if (bytes.length === 0) throw new Error('the file is empty');
-  let scaled;
-  try {
-    scaled = await sharp(bytes, { failOn: 'truncated' })
-      .autoOrient()
-      .flatten({ background: 'white' })
-      .toColourspace('srgb')
-      .resize(resolution, resolution, { fit: 'outside', kernel })
-      .removeAlpha()
-      .raw()
-      .toBuffer({ resolveWithObject: true });
-  } catch (error) {
-    throw new Error(explain((error as Error).message));
-  }
-  const { data, info } = scaled;
-  return sharp(data, { raw: { width: info.width, height: info.height, channels: info.channels as 1 | 3 } })
-    .extract({
-      left: Math.round(x * (info.width - resolution)),
-      top: Math.round(y * (info.height - resolution)),
-      width: resolution,
-      height: resolution,
-    })
-    .toColourspace('srgb')
-    .raw()
-    .toBuffer();
-}
-
-/** What libvips says, in words. */
-function explain(message: string): string {
-  if (/unsupported image format/i.test(message)) return 'not an image that can be read';
-  if (/unknown error/i.test(message)) return 'damaged or cut short'; // what sharp says when libvips gave no reason
-  if (/premature|truncat|read error|end of|not enough|libspng|out of order/i.test(message)) {
-    return `damaged or cut short (${message.split('\n')[0].trim()})`;
-  }
-  return message.split('\n')[0].trim();
 }
 
 function count(n: number, one: string, many: string): string {

@@ -9,7 +9,11 @@ const CAPTIONED = 16;
 
 export async function loadData(
   { name, seed, data }: Pick<Recipe, 'seed' | 'data'> & { name?: string },
-  { cacheFolder, onWarning }: { cacheFolder?: string; onWarning?: (message: string) => void },
+  {
+    cacheFolder,
+    workers,
+    onWarning,
+  }: { cacheFolder?: string; workers?: number; onWarning?: (message: string) => void },
 ): Promise<CaptionedImages> {
   const size = name === 'checkpoint' ? CAPTIONED : data.resolution;
   const all = data.trainDataDir
@@ -20,6 +24,9 @@ export async function loadData(
         seed,
         centerCrop: data.centerCrop ?? true,
         interpolation: data.interpolation,
+        maxTrainSamples: data.maxTrainSamples,
+        skipBad: data.skipBad,
+        workers,
         onWarning,
       })
     : await loadOpenMoji({ size, set: data.set, cacheFolder, onWarning });

@@ -1,6 +1,6 @@
 /** A recipe: every number that decides what a training run makes, as JSON. */
 import type { CLIPTextConfig, UNetConfig, VAEConfig } from '../../nn/index.ts';
-import type { Interpolation } from '../data/image-folder.ts';
+import type { Interpolation } from '../data/square.ts';
 import type { LossOptions } from '../losses.ts';
 import type { FixedStepSolver } from '../solvers.ts';
 import type { TimeOptions } from '../times.ts';
@@ -24,6 +24,8 @@ export interface Recipe {
     centerCrop?: boolean;
     /** How an image is scaled ('lanczos'). */
     interpolation?: Interpolation;
+    /** Leave out images that cannot be used. */
+    skipBad?: boolean;
     /** Pixels on a side. */
     resolution: number;
     maxTrainSamples?: number;

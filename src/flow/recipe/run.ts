@@ -51,6 +51,8 @@ export interface RunHooks {
   validationPrompts?: string[];
   /** Where decoded images are kept between runs. */
   cacheFolder?: string;
+  /** Threads that read images. */
+  dataWorkers?: number;
   /** As --resume_from_checkpoint. */
   resumeFrom?: string;
   /** Which of several that make pairs in one folder this is. */
@@ -152,8 +154,8 @@ export class Run {
   }
 
   data(): Promise<CaptionedImages> {
-    const { cacheFolder } = this.hooks;
-    return (this.#data ??= loadData(this.recipe, { cacheFolder, onWarning: (message) => this.say(message) }));
+    const { cacheFolder, dataWorkers: workers } = this.hooks;
+    return (this.#data ??= loadData(this.recipe, { cacheFolder, workers, onWarning: (message) => this.say(message) }));
   }
 
   /** Train one stage in its folder: log, checkpoints, curves, previews. @throws Interrupted when asked to stop */
