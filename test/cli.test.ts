@@ -194,7 +194,19 @@ test('train names all flags that are unknown, wrong or contradictory at once, an
   const { status, stderr } = cli(
     ...['train', '--output_dir', '/nowhere/run', '--learnign_rate', '1', '--mixed_precision', 'bf16', '--rank', '4'],
     ...['--stage', 'vae', '--num_train_epochs', '2', '--max_train_steps', '5', '--no-use_ema', '--ema_decay', '0.9'],
-    ...['--lr_scheduler', 'constant', '--lr_power', '2', '--train_batch_size', '0', '--center_crop'],
+    ...[
+      '--lr_scheduler',
+      'constant',
+      '--lr_power',
+      '2',
+      '--train_batch_size',
+      '0',
+      '--center_crop',
+      '--snr_gamma',
+      '5',
+      '--noise_offset',
+      '0.1',
+    ],
   );
   assert.is(status, 2);
   const lines = stderr.trim().split('\n');
@@ -202,6 +214,8 @@ test('train names all flags that are unknown, wrong or contradictory at once, an
     /^unknown flag --learnign_rate; did you mean --learning_rate\?$/,
     /^--train_batch_size must be at least 1, not "0"$/,
     /^--mixed_precision bf16: WGSL has no bfloat16/,
+    /^--snr_gamma weighs steps of a noise schedule .* see --t_dist$/,
+    /^--noise_offset and --stage vae: only the teacher/,
     /^--num_train_epochs and --max_train_steps/,
     /^--ema_decay and --no-use_ema/,
     /^--lr_power is for --lr_scheduler polynomial, not constant/,

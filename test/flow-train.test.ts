@@ -14,7 +14,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Linear } from '../src/nn/index.ts';
+import { Linear, UNet2DConditionModel } from '../src/nn/index.ts';
+import { readLora } from '../src/nn/lora-read.ts';
 import { init, mse, mul, tensor } from '../src/tensor/index.ts';
 import type { Tensor } from '../src/tensor/index.ts';
 import { openModelFolder } from '../src/flow/recipe/model-folder.ts';
@@ -23,6 +24,9 @@ import { CheckpointFolder } from '../src/flow/recipe/checkpoints.ts';
 import { Interrupted, runRecipe } from '../src/flow/recipe/stages.ts';
 import { learningRate, train } from '../src/flow/trainer.ts';
 import type { TrainOptions, TrainTask } from '../src/flow/trainer.ts';
+import { trainingNoise } from '../src/flow/training-noise.ts';
+import { readTensors } from '../src/tensor/io/files-node.ts';
+import { normal } from '../src/tensor/random.ts';
 import { skip } from './skip.ts';
 import { collectGarbage } from './garbage.ts';
 
@@ -183,8 +187,8 @@ test('a recipe that is stopped in a stage and run again makes the same files, by
     assert.instance(error, Interrupted);
   }
   const said: string[] = [];
-  await runRecipe(parts, recipe(), { say: (words) => said.push(words) });
-  assert.ok(said.includes('teacher: going on from step 5'));
+  await runRecipe(parts, recipe(), { say: (words) => said.push(words), resumeFrom: 'checkpoint-4' });
+  assert.ok(said.includes('teacher: going on from step 4'));
   for (const part of ['vae', 'unet_teacher', 'unet_reflow', 'unet']) {
     const file = join('model', part, 'diffusion_pytorch_model.safetensors');
     assert.ok(readFileSync(join(parts, file)).equals(readFileSync(join(whole, file))), part);
@@ -200,6 +204,49 @@ test('a run that begins with the teacher of a model reflows and distils it to th
     const file = join('model', part, 'diffusion_pytorch_model.safetensors');
     assert.ok(readFileSync(join(begun, file)).equals(readFileSync(join(whole, file))), part);
   }
+});
+
+test('with a rank, reflow and distillation train LoRAs: merged in the model, and as files that sampling takes', async () => {
+  const begun = join(folder, 'lora');
+  const given = recipe();
+  for (const stage of [given.reflow, given.distill])
+    Object.assign(stage.train, { rank: 2, mixedPrecision: 'fp16', learningRate: 2e-2 });
+  given.reflow.train.rank = 3;
+  await runRecipe(begun, given, { pretrained: model });
+  const weights = async (network: 'unet_teacher' | 'unet_reflow') => {
+    const { tensors } = await readTensors(join(begun, 'model', network, 'diffusion_pytorch_model.safetensors'));
+    return tensors;
+  };
+  const [before, after] = [await weights('unet_teacher'), await weights('unet_reflow')];
+  const changed = Object.keys(before).filter((key) => after[key].data.some((x, i) => x !== before[key].data[i]));
+  assert.ok(changed.length > 0 && changed.every((key) => /\.to_(q|k|v|out\.0)\.weight$/.test(key)), changed.join('\n'));
+  const file = join(begun, 'reflow', 'pytorch_lora_weights.safetensors');
+  const unet = new UNet2DConditionModel({ ...given.unet }).initialize(1);
+  const { tensors, metadata } = await readTensors(file);
+  const { lora } = readLora(tensors, { unet }, { metadata, name: file });
+  assert.equal([...lora.layers.keys()].map((key) => `${key.slice('unet.'.length)}.weight`).sort(), changed.sort());
+  assert.is([...lora.layers.values()][0].rank, 3);
+  for (const module of [lora, unet]) module.dispose();
+});
+
+test('noise of training: an offset lifts whole channels, a perturbation is in what is seen alone', () => {
+  const [size, shape] = [4 * 16 * 16 * 4, [16, 16, 4] as const];
+  const noise = (options = {}) => trainingNoise(1, 'noise', 3, 4, shape, options);
+  const plain = noise();
+  assert.is(plain.x0, plain.seen);
+  assert.equal(plain.x0, normal(1, 'noise', size, 3 * size));
+  const offset = noise({ noiseOffset: 0.5 });
+  const lift = offset.x0.map((x, i) => x - plain.x0[i]);
+  const lifts = new Set<string>();
+  lift.forEach((x, i) => {
+    assert.ok(Math.abs(x - lift[Math.floor(i / 1024) * 1024 + (i % 4)]) < 1e-6);
+    lifts.add(x.toFixed(4));
+  });
+  assert.ok(lifts.size >= 12 && lifts.size <= 32, `${lifts.size} lifts of 16 channels`);
+  const { x0, seen } = noise({ inputPerturbation: 0.1 });
+  assert.equal(x0, plain.x0);
+  const more = seen.reduce((sum, x, i) => sum + (x - x0[i]) ** 2, 0) / size;
+  assert.ok(Math.abs(Math.sqrt(more) - 0.1) < 0.005, `deviation ${Math.sqrt(more)}`);
 });
 
 test('a run cannot begin with a model that has no teacher, or whose images have another size', async () => {

@@ -49,6 +49,12 @@ const loop = {
   rank: int(undefined, 'train a LoRA of this rank in reflow and distill, not the whole network', { min: 1 }),
 };
 
+const noise = {
+  noise_offset: float(undefined, 'lift channels of the noise of the teacher by so much (0)', { min: 0 }),
+  input_perturbation: float(undefined, 'more noise in what the teacher sees than in what it learns (0)', { min: 0 }),
+  snr_gamma: float(undefined, 'is refused: see --t_dist', { min: 0 }),
+};
+
 const optimiser = {
   learning_rate: float(undefined, 'peak learning rate', { min: 0 }),
   scale_lr: flag(undefined, 'learning rate times batch size times accumulation steps'),
@@ -81,7 +87,7 @@ const output = {
 };
 
 /** All flags of `train`, in the order of its help. */
-export const trainFlags = { ...run, ...data, ...objectiveFlags, ...loop, ...optimiser, ...output };
+export const trainFlags = { ...run, ...data, ...objectiveFlags, ...noise, ...loop, ...optimiser, ...output };
 
 /** What was given, and the defaults of what was not. */
 export type TrainFlags = Values<typeof trainFlags>;
@@ -102,6 +108,14 @@ export function contradictions(given: Partial<TrainFlags>): string[] {
     ...(['shard_index', 'num_shards'] as const).map((name): [boolean, string] => [
       set(name) && given.stage !== 'pairs',
       `--${name} is for one stage that several can share: give --stage pairs too`,
+    ]),
+    [
+      set('snr_gamma'),
+      '--snr_gamma weighs steps of a noise schedule by their signal-to-noise ratio; the paths here are straight, and all times count alike: see --t_dist',
+    ],
+    ...(['noise_offset', 'input_perturbation'] as const).map((name): [boolean, string] => [
+      set(name) && given.stage !== undefined && given.stage !== 'teacher',
+      `--${name} and --stage ${given.stage}: only the teacher learns from noise of its own, the others from pairs`,
     ]),
     [set('max_train_steps') && set('num_train_epochs'), '--num_train_epochs and --max_train_steps: give one of them'],
     [set('max_minutes') && set('num_train_epochs'), '--num_train_epochs and --max_minutes: give one of them'],

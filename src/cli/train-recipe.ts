@@ -60,6 +60,7 @@ function setData(recipe: Recipe, given: TrainFlags): void {
     skipBad: given.skip_bad,
   });
   assign(recipe.vae, { randomFlip: given.random_flip });
+  assign(recipe.teacher, { noiseOffset: given.noise_offset, inputPerturbation: given.input_perturbation });
   if (given.resolution !== undefined) setResolution(recipe, given.resolution);
 }
 

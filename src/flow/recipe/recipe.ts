@@ -5,6 +5,7 @@ import type { LossOptions } from '../losses.ts';
 import type { FixedStepSolver } from '../solvers.ts';
 import type { TimeOptions } from '../times.ts';
 import type { TrainOptions } from '../trainer.ts';
+import type { NoiseOptions } from '../training-noise.ts';
 
 /** A stage of the recipe. */
 export type StageName = 'tokenizer' | 'vae' | 'teacher' | 'pairs' | 'reflow' | 'distill' | 'evaluate';
@@ -42,7 +43,7 @@ export interface Recipe {
   };
   textEncoder: Partial<CLIPTextConfig>;
   unet: Partial<UNetConfig>;
-  teacher: { train: TrainOptions; nullText: number };
+  teacher: { train: TrainOptions; nullText: number } & NoiseOptions;
   /** What teacher's flow makes of noise: the data of reflow. */
   pairs: PairOptions;
   reflow: ReflowOptions;

@@ -162,7 +162,10 @@ export class Run {
   async train(stage: StageName, task: TrainTask, options: TrainOptions): Promise<TrainResult> {
     const folder = await this.stageFolder(stage);
     const { resumeFrom = 'latest' } = this.hooks;
-    const store = new CheckpointFolder(folder, options.checkpointsTotalLimit, resumeFrom, (line) => this.say(line));
+    const isFirst = this.#logs.size === 0;
+    // A checkpoint's name is for the stage that goes on, not for those after it.
+    const from = isFirst || resumeFrom === 'none' ? resumeFrom : 'latest';
+    const store = new CheckpointFolder(folder, options.checkpointsTotalLimit, from, (line) => this.say(line));
     const resumed = await store.latest();
     if (resumed) this.say(`${stage}: going on from step ${resumed.step}`);
     const { reportTo = 'tensorboard', loggingDir = 'logs' } = this.hooks;
@@ -171,7 +174,7 @@ export class Run {
       events: reportTo === 'none' ? undefined : resolve(this.folder, loggingDir, stage),
       settings: { stage, ...options, recipe: this.recipe },
     });
-    if (this.#logs.size === 0) await noteSession(this.folder);
+    if (isFirst) await noteSession(this.folder);
     this.#logs.set(stage, log);
     const drawCurve = async () => {
       if (log.steps.length < 2) return;

@@ -1,11 +1,11 @@
 import { CLIPTextModel, UNet2DConditionModel } from '../../nn/index.ts';
 import { noGrad, scope, tensor } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
-import { normal } from '../../tensor/random.ts';
 import { join } from 'node:path';
 import { BatchSampler } from '../data/loader.ts';
 import { pathPoints, flowLoss } from '../rectified-flow.ts';
 import { drawTimes } from '../times.ts';
+import { trainingNoise } from '../training-noise.ts';
 import { batchAt, previewPrompts } from './captions.ts';
 import { openTokenizer, saveModule } from './model-folder.ts';
 import { sampleSheet } from './preview.ts';
@@ -52,12 +52,10 @@ export async function teacherStage(run: Run): Promise<void> {
     const { indices, captions } = batchAt(sampler, step);
     const x1 = new Float32Array(batchSize * size);
     indices.forEach((image, i) => x1.set(latents.subarray(image * size, (image + 1) * size), i * size));
-    const x0 = normal(seed, 'teacher noise', batchSize * size, step * batchSize * size);
-    const { xt, target, timesteps } = pathPoints(
-      x0,
-      x1,
-      drawTimes({ distribution: 'uniform' }, seed, 'teacher time', step, batchSize),
-    );
+    const { x0, seen } = trainingNoise(seed, 'teacher noise', step, batchSize, shape, recipe);
+    const times = drawTimes({ distribution: 'uniform' }, seed, 'teacher time', step, batchSize);
+    const { xt, timesteps } = pathPoints(seen, x1, times);
+    const target = x1.map((value, i) => value - x0[i]);
     const { ids } = tokenizer.encodeBatch(captions);
     const all = [batchSize, ...shape];
     return [
