@@ -58,6 +58,11 @@ export class Learner {
     this.#update = compile(() => this.#optimizer.step({ setToNone: false }));
   }
 
+  /** Before the first step. */
+  async prepare(): Promise<void> {
+    await this.#lora?.narrow();
+  }
+
   get #trained(): Module[] {
     return this.#lora ? [this.#lora.lora] : Object.values(this.task.modules);
   }

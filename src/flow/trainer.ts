@@ -163,6 +163,7 @@ export async function train(task: TrainTask, given: TrainOptions, hooks: TrainHo
   const learner = new Learner(task, options);
   const state = { step: 0, seconds: 0, skipped: 0 };
   try {
+    await learner.prepare();
     const resumed = await hooks.store?.latest();
     if (resumed) {
       learner.restore(resumed);

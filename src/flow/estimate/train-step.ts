@@ -114,6 +114,7 @@ export async function trainStep(
     const words = normal(1, 'text', batchSize * TOKENS * textWidth);
     const batchBytes = 4 * (words.length + 2 * size); // text, xt and target; times are next to nothing
     const trained = options.rank ? loraSize(unet, options.rank) : unet.parameterCount;
+    const parameters = [...unet.namedParameters().values()]; // with mixed precision halves stand in their place
     let [weights, optimiser] = [0, 0];
     const task = {
       name: 'step',
@@ -124,7 +125,7 @@ export async function trainStep(
       ],
       loss(text: Tensor, ...points: Tensor[]): Tensor {
         // Recorded once, when all that stays over the steps is there, and the batch.
-        weights = bytesOf(unet);
+        weights = bytes(parameters);
         optimiser = gpu.memory().live - start - weights - frozen - batchBytes;
         return objective.loss(unet.forward(points[0], points[1], text), points as unknown as Points);
       },
@@ -157,11 +158,11 @@ export async function trainStep(
   }
 }
 
-/** Of its parameters on the GPU, where sizes are rounded up. */
-const bytesOf = (module: Module): number =>
-  [...module.namedParameters().values()]
-    .flatMap(({ array }) => array.parts ?? [array])
-    .reduce((n, { storage }) => n + storage.bytes, 0);
+/** On the GPU, where sizes are rounded up. */
+const bytes = (parameters: readonly Tensor[]): number =>
+  parameters.flatMap(({ array }) => array.parts ?? [array]).reduce((n, { storage }) => n + storage.bytes, 0);
+
+const bytesOf = (module: Module): number => bytes([...module.namedParameters().values()]);
 
 /** Numbers in a LoRA as the trainer makes one. */
 function loraSize(unet: Module, rank: number): number {

@@ -163,8 +163,9 @@ export class Run {
     const folder = await this.stageFolder(stage);
     const { resumeFrom = 'latest' } = this.hooks;
     const isFirst = this.#logs.size === 0;
-    // A checkpoint's name is for the stage that goes on, not for those after it.
-    const from = isFirst || resumeFrom === 'none' ? resumeFrom : 'latest';
+    // A checkpoint's name is for the stage that goes on, not for those after it; a stage's second part goes on from its first.
+    const isAsked = isFirst || (resumeFrom === 'none' && !this.#logs.has(stage));
+    const from = isAsked ? resumeFrom : 'latest';
     const store = new CheckpointFolder(folder, options.checkpointsTotalLimit, from, (line) => this.say(line));
     const resumed = await store.latest();
     if (resumed) this.say(`${stage}: going on from step ${resumed.step}`);
