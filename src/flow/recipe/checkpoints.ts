@@ -78,7 +78,7 @@ export class CheckpointFolder implements CheckpointStore {
       await syncFolder(this.folder);
     } catch (error) {
       await rm(beside, { recursive: true, force: true }).catch(() => {});
-      throw fullDisk(error, target);
+      throw cannotWrite(error, target);
     }
     for (const old of (await this.#names()).slice(0, -this.limit)) await this.#remove(old);
     return target;
@@ -125,7 +125,7 @@ const fixes: Record<string, [reason: string, fix: string]> = {
 };
 
 /** A full disk or a folder that may not be written, where no writer has put it in words yet; and what to do. */
-export function fullDisk(error: unknown, what: string): Error {
+export function cannotWrite(error: unknown, what: string): Error {
   const { code, message } = error as NodeJS.ErrnoException;
   if (!code || !fixes[code]) return error as Error;
   const [reason, fix] = fixes[code];

@@ -10,7 +10,7 @@ import { appendFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, truncate } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { fullDisk } from './checkpoints.ts';
+import { cannotWrite } from './checkpoints.ts';
 
 const PREFIX = 'events.out.tfevents.';
 /** Numbers of fields and values in the .proto files. */
@@ -37,7 +37,7 @@ export class EventFile {
       file.#append(utf8(3, 'brain.Event:2'));
       return file;
     } catch (error) {
-      throw fullDisk(error, folder);
+      throw cannotWrite(error, folder);
     }
   }
 
@@ -70,7 +70,7 @@ export class EventFile {
     try {
       appendFileSync(this.path, record(Buffer.concat([float64(1, Date.now() / 1000), ...fields])));
     } catch (error) {
-      throw fullDisk(error, this.path);
+      throw cannotWrite(error, this.path);
     }
   }
 }

@@ -5,7 +5,6 @@ import type { LossOptions } from '../losses.ts';
 import type { FixedStepSolver } from '../solvers.ts';
 import type { TimeOptions } from '../times.ts';
 import type { TrainOptions } from '../trainer.ts';
-import type { NoiseOptions } from '../training-noise.ts';
 
 /** A stage of the recipe. */
 export type StageName = 'tokenizer' | 'vae' | 'teacher' | 'pairs' | 'reflow' | 'distill' | 'evaluate';
@@ -43,7 +42,13 @@ export interface Recipe {
   };
   textEncoder: Partial<CLIPTextConfig>;
   unet: Partial<UNetConfig>;
-  teacher: { train: TrainOptions; nullText: number } & NoiseOptions;
+  teacher: {
+    train: TrainOptions;
+    nullText: number;
+    /** As --noise_offset and --input_perturbation: see training-noise.ts (0). */
+    noiseOffset?: number;
+    inputPerturbation?: number;
+  };
   /** What teacher's flow makes of noise: the data of reflow. */
   pairs: PairOptions;
   reflow: ReflowOptions;

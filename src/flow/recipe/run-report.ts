@@ -5,7 +5,7 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { currentGpu } from '../../tensor/index.ts';
 import type { TrainOptions } from '../trainer.ts';
-import { fullDisk } from './checkpoints.ts';
+import { cannotWrite } from './checkpoints.ts';
 import { stageNames } from './recipe.ts';
 import type { Recipe, StageName } from './recipe.ts';
 import type { Metrics } from './stage-evaluate.ts';
@@ -85,7 +85,7 @@ export async function noteSession(folder: string): Promise<void> {
   try {
     appendFileSync(file, `${JSON.stringify(session)}\n`);
   } catch (error) {
-    throw fullDisk(error, file);
+    throw cannotWrite(error, file);
   }
 }
 

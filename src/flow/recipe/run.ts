@@ -6,7 +6,7 @@ import { exists, writeTensors } from '../../tensor/io/files-node.ts';
 import { lock, LockedError } from '../../tensor/io/lock-node.ts';
 import { train } from '../trainer.ts';
 import type { LogLine, Progress, TrainOptions, TrainResult, TrainTask } from '../trainer.ts';
-import { CheckpointFolder, fullDisk } from './checkpoints.ts';
+import { CheckpointFolder, cannotWrite } from './checkpoints.ts';
 import { withAdvice } from './memory-advice.ts';
 import { writeJson } from './model-folder.ts';
 import { loadData } from './recipe-data.ts';
@@ -96,7 +96,7 @@ export class Run {
       await mkdir(this.model, { recursive: true });
       return await lock(file, (owner) => this.say(`${this.folder}: taken over from ${owner}, which is gone`));
     } catch (error) {
-      if (!(error instanceof LockedError)) throw fullDisk(error, this.folder);
+      if (!(error instanceof LockedError)) throw cannotWrite(error, this.folder);
       const fix = `wait, or give another --output_dir; if that process is gone, delete ${file}`;
       throw new LockedError(`${this.folder}: ${error.owner} is training here\n  ${fix}`, error.owner);
     }
@@ -110,7 +110,7 @@ export class Run {
   async stageFolder(stage: StageName): Promise<string> {
     const folder = join(this.folder, stage);
     await mkdir(folder, { recursive: true }).catch((error) => {
-      throw fullDisk(error, folder);
+      throw cannotWrite(error, folder);
     });
     return folder;
   }

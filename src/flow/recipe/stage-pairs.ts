@@ -2,7 +2,7 @@ import { join, relative } from 'node:path';
 import { Pipeline } from '../pipeline.ts';
 import type { NetworkName } from '../pipelines/options.ts';
 import { drawPrompts } from './captions.ts';
-import { fullDisk } from './checkpoints.ts';
+import { cannotWrite } from './checkpoints.ts';
 import { openModelFolder } from './model-folder.ts';
 import { generatePairs } from './pairs/generate.ts';
 import type { PairProgress, PairResult } from './pairs/request.ts';
@@ -60,7 +60,7 @@ export async function recipePairs(
         },
       },
     ).catch((error) => {
-      throw fullDisk(error, folder);
+      throw cannotWrite(error, folder);
     });
     if (!result.finished) throw new Interrupted(`pairs: stopped with ${result.samples} made; saved in ${folder}`);
     return result;

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { allow, changesOf } from './changes.ts';
 import { saveModelIndex, writeJson } from './model-folder.ts';
-import { fullDisk } from './checkpoints.ts';
+import { cannotWrite } from './checkpoints.ts';
 import { distillStage } from './stage-distill.ts';
 import { evaluateStage } from './stage-evaluate.ts';
 import { pairsStage } from './stage-pairs.ts';
@@ -50,7 +50,7 @@ async function runStages(run: Run, only?: StageName): Promise<void> {
     allow(folder, changes, hooks.force ?? false, (line) => run.say(line));
   }
   await writeJson(join(folder, 'recipe.json'), recipe).catch((error) => {
-    throw fullDisk(error, folder);
+    throw cannotWrite(error, folder);
   });
   if (hooks.pretrained) await adoptTeacher(run, hooks.pretrained);
   if (only) {

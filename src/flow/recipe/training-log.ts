@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { currentGpu } from '../../tensor/index.ts';
 import { writeAtomic } from '../../tensor/io/files-node.ts';
 import type { LogLine } from '../trainer.ts';
-import { fullDisk } from './checkpoints.ts';
+import { cannotWrite } from './checkpoints.ts';
 import { EventFile } from './event-file.ts';
 
 /** A step as the log holds it: with the bytes of GPU memory in use after it, and the most so far in this process. */
@@ -33,7 +33,7 @@ export class TrainingLog {
     const text = await readFile(file, 'utf8').catch(() => '');
     const steps = parseLog(text).filter(({ step }) => step <= upTo);
     const kept = lines(steps);
-    if (kept !== text) await writeAtomic(file, kept).catch((error) => Promise.reject(fullDisk(error, file)));
+    if (kept !== text) await writeAtomic(file, kept).catch((error) => Promise.reject(cannotWrite(error, file)));
     const events = folder === undefined ? undefined : await EventFile.open(folder, upTo);
     if (events?.isFirst) events.text(0, 'recipe', `\`\`\`json\n${JSON.stringify(settings, undefined, 2)}\n\`\`\``);
     return new TrainingLog(file, steps, events);
@@ -46,7 +46,7 @@ export class TrainingLog {
     try {
       appendFileSync(this.file, lines([logged]));
     } catch (error) {
-      throw fullDisk(error, this.file);
+      throw cannotWrite(error, this.file);
     }
     const { step, loss, lr, gradNorm, imagesPerSecond } = line;
     this.events?.scalars(step, {
