@@ -4,13 +4,13 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { runCommand } from '../src/cli/command.ts';
 import command from '../src/cli/commands/compare.ts';
 import { encodePng, imageFromFloats } from '../src/cli/pictures/image.ts';
 import { drawRace, pace } from '../src/cli/pictures/race.ts';
 import type { NetworkName, SampleOptions } from '../src/flow/pipelines/options.ts';
 import { openModelFolder } from '../src/flow/recipe/model-folder.ts';
 import { init } from '../src/tensor/index.ts';
+import { printed } from './run-command.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'rectiflow-compare-'));
 const test = suite('compare');
@@ -18,17 +18,7 @@ test.after(() => rmSync(folder, { recursive: true, force: true }));
 const shipped = 'models/emoji';
 
 /** What the command prints, and what went wrong. */
-async function compare(...words: string[]): Promise<string> {
-  const lines: string[] = [];
-  const { log, error } = console;
-  console.log = console.error = (...parts: unknown[]) => void lines.push(parts.join(' '));
-  try {
-    await runCommand(command, [...words, '--out', folder]).catch((failure: Error) => void lines.push(failure.message));
-  } finally {
-    Object.assign(console, { log, error });
-  }
-  return lines.join('\n');
-}
+const compare = (...words: string[]): Promise<string> => printed(command, [...words, '--out', folder]);
 
 const raw = (picture: ReturnType<typeof sharp>) => picture.removeAlpha().raw().toBuffer();
 

@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { runCommand } from '../src/cli/command.ts';
 import estimate from '../src/cli/commands/estimate.ts';
 import sample from '../src/cli/commands/sample.ts';
 import * as show from '../src/cli/units.ts';
@@ -23,6 +22,7 @@ import { currentGpu, init, useGpu } from '../src/tensor/index.ts';
 import { assertClose } from './check-op.ts';
 import { filesIn } from './hub-fixture.ts';
 import { HubServer } from './hub-server.ts';
+import { printed } from './run-command.ts';
 
 const test = suite('estimate');
 const gpu = await init();
@@ -40,19 +40,7 @@ const processorTime = (): number => {
 const near = (got: number, want: number, tolerance: number, what: string) =>
   assert.ok(Math.abs(got / want - 1) <= tolerance, `${what}: ${got}, not ${want} within ${100 * tolerance} %`);
 
-/** Output of a command, which opens a device of its own. */
-async function run(command: typeof estimate, ...words: string[]): Promise<string> {
-  const lines: string[] = [];
-  const { log, error } = console;
-  console.log = console.error = (...parts: unknown[]) => void lines.push(parts.join(' '));
-  try {
-    await runCommand(command, words).catch((failure: Error) => void lines.push(failure.message));
-  } finally {
-    Object.assign(console, { log, error });
-    useGpu(gpu);
-  }
-  return lines.join('\n');
-}
+const run = (command: typeof estimate, ...words: string[]): Promise<string> => printed(command, words, gpu);
 
 test('FLOPs of ops are two for each product in their formulas', () => {
   const f32 = (...shape: number[]) => ({ shape, dtype: 'f32' as const });

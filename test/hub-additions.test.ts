@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { runCommand } from '../src/cli/command.ts';
 import type { Command } from '../src/cli/command.ts';
 import convert from '../src/cli/commands/convert.ts';
 import estimate from '../src/cli/commands/estimate.ts';
@@ -18,12 +17,13 @@ import { loraMetadata } from '../src/nn/lora-metadata.ts';
 import { newLora } from '../src/nn/lora.ts';
 import { ControlNetModel } from '../src/nn/models/controlnet.ts';
 import type { UNet2DConditionModel } from '../src/nn/models/unet.ts';
-import { init, useGpu } from '../src/tensor/index.ts';
+import { init } from '../src/tensor/index.ts';
 import { writeTensors } from '../src/tensor/io/files-node.ts';
 import { filesIn } from './hub-fixture.ts';
 import { HubServer } from './hub-server.ts';
 import { randoms } from './randoms.ts';
 import { makeModel, makeRefiner } from './tiny-model.ts';
+import { printed } from './run-command.ts';
 
 const test = suite('ids of the hub');
 const folder = mkdtempSync(join(tmpdir(), 'rectiflow-additions-'));
@@ -46,18 +46,7 @@ function serve(id: string, ...folders: string[]): void {
   for (const from of folders) for (const file of filesIn(from)) server.put(file, readFileSync(join(from, file)));
 }
 
-async function run(command: Command, ...words: string[]): Promise<string> {
-  const lines: string[] = [];
-  const { log, error } = console;
-  console.log = console.error = (...parts: unknown[]) => void lines.push(parts.join(' '));
-  try {
-    await runCommand(command, words).catch((failure: Error) => void lines.push(failure.message));
-  } finally {
-    Object.assign(console, { log, error });
-    useGpu(gpu);
-  }
-  return lines.join('\n');
-}
+const run = (command: Command, ...words: string[]): Promise<string> => printed(command, words, gpu);
 
 const model = await makeModel(at('sd'), 'StableDiffusionPipeline');
 const tuned = await makeModel(at('tuned'), 'StableDiffusionPipeline');

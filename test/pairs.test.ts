@@ -7,7 +7,6 @@ import * as assert from 'uvu/assert';
 import { arrayTask } from '../src/cli/array-task.ts';
 import { contradictions } from '../src/cli/train-flags.ts';
 import { channelsFirst, seededNoise } from '../src/flow/latents.ts';
-import { Pipeline } from '../src/flow/pipeline.ts';
 import { generatePairs } from '../src/flow/recipe/pairs/generate.ts';
 import type { PairHooks, PairRequest } from '../src/flow/recipe/pairs/request.ts';
 import { PairSet } from '../src/flow/recipe/pairs/pair-set.ts';
@@ -16,12 +15,11 @@ import { teacherHash } from '../src/flow/recipe/pairs/teacher.ts';
 import { convertModel } from '../src/flow/recipe/convert-model.ts';
 import { openModelFolder, saveModule } from '../src/flow/recipe/model-folder.ts';
 import { AutoencoderKL, CLIPTextModel, UNet2DConditionModel } from '../src/nn/index.ts';
-import { ClipTokenizer } from '../src/nn/tokenizer.ts';
 import { init } from '../src/tensor/index.ts';
 import { decodeNpy, encodeNpy } from '../src/tensor/io/npy.ts';
-import { randoms } from './randoms.ts';
 import { refuses } from './refuses.ts';
 import { skip } from './skip.ts';
+import { text, tinyPipeline, tokenizer, unet } from './tiny-pipeline.ts';
 
 const test = suite('pairs');
 const gpu = await init();
@@ -32,51 +30,8 @@ test.after(() => {
   gpu.destroy();
 });
 
-const vocabulary = (name: string) => readFileSync(`test/data/golden/tok/synthetic/${name}`, 'utf8');
-const tokenizer = new ClipTokenizer({ vocab: vocabulary('vocab.json'), merges: vocabulary('merges.txt') });
-const text = {
-  vocab_size: 871,
-  hidden_size: 32,
-  intermediate_size: 64,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  projection_dim: 24,
-};
-const unet = {
-  sample_size: 8,
-  block_out_channels: [8, 16],
-  layers_per_block: 1,
-  down_block_types: ['DownBlock2D', 'CrossAttnDownBlock2D'] as never,
-  up_block_types: ['CrossAttnUpBlock2D', 'UpBlock2D'] as never,
-  cross_attention_dim: 32,
-  attention_head_dim: 2,
-  norm_num_groups: 4,
-};
-const diffusion = {
-  _class_name: 'PNDMScheduler',
-  beta_start: 0.00085,
-  beta_end: 0.012,
-  beta_schedule: 'scaled_linear',
-  set_alpha_to_one: false,
-  skip_prk_steps: true,
-  steps_offset: 1,
-};
-
-function make(scheduler: { _class_name: string }): Pipeline {
-  const network = new UNet2DConditionModel({ ...unet, in_channels: 4, out_channels: 4 }).initialize(3);
-  network.conv_out.weight.array.write(randoms(network.conv_out.weight.size, 4, [-0.1, 0.1]));
-  const vae = { block_out_channels: [8, 16], layers_per_block: 1, norm_num_groups: 4, sample_size: 16 };
-  return new Pipeline({
-    tokenizer,
-    textEncoder: new CLIPTextModel(text).initialize(1),
-    vae: new AutoencoderKL(vae).initialize(2),
-    networks: { unet: network },
-    defaults: { unet: { steps: 4, guidanceScale: 3 } },
-    scheduler,
-  });
-}
-const pipeline = make(diffusion);
-const flow = make({ _class_name: 'RectifiedFlow' });
+const pipeline = tinyPipeline();
+const flow = tinyPipeline(4, { _class_name: 'RectifiedFlow' });
 
 const prompts = ['a cat on a boat', 'soft light', 'a boat', 'a cat'];
 const teacher = { model: 'a test', sha256: 'a'.repeat(64) };
@@ -223,7 +178,7 @@ test('a signal stops after the batch, and the rest follows', async () => {
 });
 
 test('pairs that are not finite or not within the limits are left out and counted', async () => {
-  const broken = make(diffusion);
+  const broken = tinyPipeline();
   const { weight } = broken.parts.textEncoder.text_model.embeddings.token_embedding;
   const numbers = (await weight.read()) as Float32Array;
   const [light] = tokenizer.encodeBatch(['light']).ids.slice(1);

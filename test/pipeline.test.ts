@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Pipeline } from '../src/flow/pipeline.ts';
@@ -11,63 +10,16 @@ import { mergeLoras } from '../src/nn/lora-apply.ts';
 import { newLora } from '../src/nn/lora.ts';
 import { ControlNetModel } from '../src/nn/models/controlnet.ts';
 import { StackedUNet } from '../src/nn/models/stacked-unet.ts';
-import { ClipTokenizer } from '../src/nn/tokenizer.ts';
 import { init, noGrad, scope, tensor } from '../src/tensor/index.ts';
 import { assertClose } from './check-op.ts';
 import { collectGarbage } from './garbage.ts';
 import { randoms } from './randoms.ts';
+import { sd, speaking, text, tinyPipeline, tokenizer, unet, vae } from './tiny-pipeline.ts';
 
 const test = suite('pipeline');
 const gpu = await init();
-const vocabulary = (name: string) => readFileSync(`test/data/golden/tok/synthetic/${name}`, 'utf8');
-const tokenizer = new ClipTokenizer({ vocab: vocabulary('vocab.json'), merges: vocabulary('merges.txt') });
-const text = {
-  vocab_size: 871,
-  hidden_size: 32,
-  intermediate_size: 64,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  projection_dim: 24,
-};
-const vae = { block_out_channels: [8, 16], layers_per_block: 1, norm_num_groups: 4, sample_size: 16 };
-const unet = {
-  sample_size: 8,
-  block_out_channels: [8, 16],
-  layers_per_block: 1,
-  down_block_types: ['DownBlock2D', 'CrossAttnDownBlock2D'] as never,
-  up_block_types: ['CrossAttnUpBlock2D', 'UpBlock2D'] as never,
-  cross_attention_dim: 32,
-  attention_head_dim: 2,
-  norm_num_groups: 4,
-};
-const sd = {
-  _class_name: 'PNDMScheduler',
-  beta_start: 0.00085,
-  beta_end: 0.012,
-  beta_schedule: 'scaled_linear',
-  set_alpha_to_one: false,
-  skip_prk_steps: true,
-  steps_offset: 1,
-  clip_sample: false,
-};
-
-/** The output layer starts at zero in training; here it is to say something. */
-function speaking(network: UNet2DConditionModel): UNet2DConditionModel {
-  network.conv_out.weight.array.write(randoms(network.conv_out.weight.size, 4, [-0.1, 0.1]));
-  return network;
-}
-
-const make = (in_channels = 4, scheduler: { _class_name: string } = sd): Pipeline =>
-  new Pipeline({
-    tokenizer,
-    textEncoder: new CLIPTextModel(text).initialize(1),
-    vae: new AutoencoderKL(vae).initialize(2),
-    networks: { unet: speaking(new UNet2DConditionModel({ ...unet, in_channels, out_channels: 4 }).initialize(3)) },
-    defaults: { unet: { steps: 4, guidanceScale: 3 } },
-    scheduler,
-  });
-const pipeline = make();
-const flow = make(4, { _class_name: 'RectifiedFlow' });
+const pipeline = tinyPipeline();
+const flow = tinyPipeline(4, { _class_name: 'RectifiedFlow' });
 test.after(() => gpu.destroy());
 
 const prompts = ['a cat on a boat', 'soft light'];
@@ -161,7 +113,7 @@ test('painting inside a mask leaves the latents outside as the encoder made them
 });
 
 test('a network made for inpainting sees the mask and the rest of the image', async () => {
-  const inpainting = make(9);
+  const inpainting = tinyPipeline(9);
   const mask = new Float32Array(256).fill(1);
   mask.fill(0, 0, 128);
   const options = { prompts, seeds: 6, steps: 2, mask };

@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { runCommand } from '../src/cli/command.ts';
 import estimateCommand from '../src/cli/commands/estimate.ts';
 import sampleCommand from '../src/cli/commands/sample.ts';
 import { readPng } from '../src/cli/pictures/png.ts';
@@ -15,9 +14,10 @@ import { openModel } from '../src/flow/recipe/open-model.ts';
 import { safetyCheckerIn } from '../src/flow/recipe/safety-checker.ts';
 import { clipPixels } from '../src/nn/models/clip-pixels.ts';
 import { SafetyChecker } from '../src/nn/models/safety-checker.ts';
-import { init, noGrad, tensor, useGpu } from '../src/tensor/index.ts';
+import { init, noGrad, tensor } from '../src/tensor/index.ts';
 import { writeTensors } from '../src/tensor/io/files-node.ts';
 import { makeModel, makeRefiner } from './tiny-model.ts';
+import { printed } from './run-command.ts';
 
 const test = suite('safety checker');
 const folder = await mkdtemp(join(tmpdir(), 'rectiflow-safety-'));
@@ -91,18 +91,7 @@ async function addChecker(
   await writeTensors(join(model, 'safety_checker', 'model.safetensors'), await checker.stateDict());
 }
 
-async function run(command: typeof sampleCommand, ...words: string[]): Promise<string> {
-  const lines: string[] = [];
-  const { log, error } = console;
-  console.log = console.error = (...parts: unknown[]) => void lines.push(parts.join(' '));
-  try {
-    await runCommand(command, words).catch((failure: Error) => void lines.push(failure.message));
-  } finally {
-    Object.assign(console, { log, error });
-    useGpu(gpu);
-  }
-  return lines.join('\n');
-}
+const run = (command: typeof sampleCommand, ...words: string[]): Promise<string> => printed(command, words, gpu);
 
 test('a flagged picture becomes black and is named, the others stay as they are to the last bit', async () => {
   assert.is(plain.nsfwContentDetected, undefined);

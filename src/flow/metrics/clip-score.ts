@@ -1,5 +1,6 @@
 /** How well images fit their prompts, as CLIP sees it: the cosine between the two vectors. */
 import { CLIPTextModel, idsTensor } from '../../nn/index.ts';
+import { cosine } from '../../nn/cosine.ts';
 import type { CLIPVisionModel } from '../../nn/models/clip-vision.ts';
 import type { ClipTokenizer } from '../../nn/tokenizer.ts';
 import { clipTensor, read } from './feature-network.ts';
@@ -47,14 +48,4 @@ export class ClipScore {
     const width = vectors.length / fresh.length;
     fresh.forEach((prompt, i) => this.#texts.set(prompt, vectors.slice(i * width, (i + 1) * width)));
   }
-}
-
-function cosine(a: Float32Array, b: Float32Array): number {
-  let [dot, aa, bb] = [0, 0, 0];
-  for (let i = 0; i < a.length; i++) {
-    dot += a[i] * b[i];
-    aa += a[i] * a[i];
-    bb += b[i] * b[i];
-  }
-  return dot / Math.sqrt(aa * bb);
 }

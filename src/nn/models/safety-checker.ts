@@ -1,5 +1,6 @@
 import { shapeError } from '../../kernels/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
+import { cosine } from '../cosine.ts';
 import { onesInit } from '../initializers.ts';
 import { Linear } from '../layers/linear.ts';
 import { Module, parameter } from '../module.ts';
@@ -56,7 +57,11 @@ export class SafetyChecker extends Module {
     return Array.from({ length: B }, (_, b) => {
       const image = images.subarray(b * P, (b + 1) * P);
       /** Above its threshold, to three decimals as in diffusers. */
-      const above = (table: Numbers, thresholds: Numbers, stricter: number) =>
+      const above = (
+        table: Awaited<ReturnType<Tensor['read']>>,
+        thresholds: Awaited<ReturnType<Tensor['read']>>,
+        stricter: number,
+      ) =>
         Array.from(thresholds).some((limit, i) => {
           const score = cosine(image, table.subarray(i * P, (i + 1) * P)) - limit + stricter;
           return Math.round(score * 1000) > 0;
@@ -64,16 +69,4 @@ export class SafetyChecker extends Module {
       return above(concepts, limits, above(specials, specialLimits, 0) ? 0.01 : 0);
     });
   }
-}
-
-type Numbers = Awaited<ReturnType<Tensor['read']>>;
-
-function cosine(a: Numbers, b: Numbers): number {
-  let [dot, aa, bb] = [0, 0, 0];
-  for (let i = 0; i < a.length; i++) {
-    dot += a[i] * b[i];
-    aa += a[i] * a[i];
-    bb += b[i] * b[i];
-  }
-  return dot / Math.sqrt(aa * bb);
 }
