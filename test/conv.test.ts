@@ -97,6 +97,7 @@ test('Winograd is for 3 × 3 convolutions of many channels on software adapters'
     ({ rows: side * side, height: side, width: side, cols: channels, inChannels: channels }) as any;
   assert.is(pickConv(1, capabilities, gathered(64, 320)), 'winograd');
   assert.is(pickConv(1, capabilities, gathered(8, 1280)), 'winograd');
+  assert.is(pickConv(1, capabilities, gathered(24, 128)), 'subgroup-tile', 'a few milliseconds');
   assert.is(pickConv(1, capabilities, gathered(64, 3)), 'subgroup-tile');
   assert.is(pickConv(1, capabilities, gathered(2, 1280)), 'subgroup-tile');
   assert.is(pickConv(1, capabilities), 'subgroup-tile');

@@ -43,6 +43,9 @@ const MOVE = 10;
 /** What transforming the taps of one pair of channels costs, in the same unit. */
 const WEIGHT = 150;
 
+/** Multiply-adds of the definition below which it is kept: milliseconds are not worth workspaces larger than the image. */
+const LEAST = 2 ** 28;
+
 /** Whether the taps are 3 × 3 next to each other, every pixel is made, and one line of tiles fits an array. */
 export const canWinograd = (s: Gathered, arrayLimit: number): boolean =>
   s.tapsY === 3 &&
@@ -58,6 +61,7 @@ export const canWinograd = (s: Gathered, arrayLimit: number): boolean =>
 export function winogradPays({ rows, height, width, cols, inChannels }: Gathered): boolean {
   const tiles = (rows / (height * width)) * Math.ceil(height / 2) * Math.ceil(width / 2);
   const pairs = inChannels * cols;
+  if (rows * 9 * pairs < LEAST) return false;
   const cost = tiles * (16 * pairs + MOVE * (24 * inChannels + 20 * cols)) + WEIGHT * pairs;
   return cost < 0.75 * rows * 9 * pairs;
 }

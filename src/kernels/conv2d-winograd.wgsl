@@ -17,7 +17,7 @@ struct Shape {
 }
 @group(0) @binding(0) var<uniform> s: Shape;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> v: array<f32>;       // [16, tiles, inChannels]
+@group(0) @binding(2) var<storage, read_write> vk: array<f32>;      // v: [16, tiles, inChannels]
 
 fn index(group: vec3u, groups: vec3u, thread: u32) -> u32 { return (group.x + group.y * groups.x) * THREADS + thread; }
 
@@ -61,10 +61,10 @@ fn input(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
       let b = d1 + d2;
       let e = d2 - d1;
       let f = d1 - d3;
-      v[out] = a.x;              v[out + step] = b.x;       v[out + 2u * step] = e.x;   v[out + 3u * step] = f.x;
-      v[out + 4u * step] = a.y;  v[out + 5u * step] = b.y;  v[out + 6u * step] = e.y;   v[out + 7u * step] = f.y;
-      v[out + 8u * step] = a.z;  v[out + 9u * step] = b.z;  v[out + 10u * step] = e.z;  v[out + 11u * step] = f.z;
-      v[out + 12u * step] = a.w; v[out + 13u * step] = b.w; v[out + 14u * step] = e.w;  v[out + 15u * step] = f.w;
+      vk[out] = a.x;              vk[out + step] = b.x;       vk[out + 2u * step] = e.x;   vk[out + 3u * step] = f.x;
+      vk[out + 4u * step] = a.y;  vk[out + 5u * step] = b.y;  vk[out + 6u * step] = e.y;   vk[out + 7u * step] = f.y;
+      vk[out + 8u * step] = a.z;  vk[out + 9u * step] = b.z;  vk[out + 10u * step] = e.z;  vk[out + 11u * step] = f.z;
+      vk[out + 12u * step] = a.w; vk[out + 13u * step] = b.w; vk[out + 14u * step] = e.w;  vk[out + 15u * step] = f.w;
       out += channels;
     }
     d0 = d2;
