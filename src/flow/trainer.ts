@@ -5,21 +5,17 @@
  * the bit. Only a budget in minutes gives that up: the learning rate then follows the clock.
  */
 import type { Module, StateDict } from '../nn/index.ts';
-import { schedule } from '../nn/index.ts';
+import { schedule, scheduleNames } from '../nn/index.ts';
+import type { ScheduleName } from '../nn/optim/schedule.ts';
 import type { Tensor } from '../tensor/index.ts';
 import { allFinite, firstBad } from './first-bad.ts';
 import { Learner } from './learner.ts';
 import { TrainingError } from './training-error.ts';
 
-/** As diffusers' --lr_scheduler. */
-export const lrSchedulerNames = [
-  'constant',
-  'constant_with_warmup',
-  'linear',
-  'cosine',
-  'cosine_with_restarts',
-  'polynomial',
-] as const;
+/** As diffusers' --lr_scheduler: those that no rules need to be given for. */
+export const lrSchedulerNames = scheduleNames.filter(
+  (name): name is Exclude<ScheduleName, 'piecewise_constant'> => name !== 'piecewise_constant',
+);
 
 /** How long and how fast to train. Names follow diffusers' training scripts. */
 export interface TrainOptions {
