@@ -56,12 +56,11 @@ export async function readSquare({
     .toBuffer();
 }
 
-/** What libvips says, in words. */
+/** What libvips says, in words: without its detail, which another thread's error may have taken ("unknown error"). */
 function explain(message: string): string {
   if (/unsupported image format/i.test(message)) return 'not an image that can be read';
-  if (/unknown error/i.test(message)) return 'damaged or cut short'; // what sharp says when libvips gave no reason
-  if (/premature|truncat|read error|end of|not enough|libspng|out of order/i.test(message)) {
-    return `damaged or cut short (${message.split('\n')[0].trim()})`;
+  if (/unknown error|premature|truncat|read error|end of|not enough|libspng|out of order/i.test(message)) {
+    return 'damaged or cut short';
   }
   return message.split('\n')[0].trim();
 }
