@@ -21,6 +21,10 @@ export const objectiveFlags = {
   logit_std: float(undefined, 'likewise (1)', { min: 1e-6 }),
   proportion_empty_prompts: float(undefined, 'share of texts that reflow drops, for guidance', { min: 0, max: 1 }),
   prediction_type: choice(undefined, ['velocity', 'epsilon'], 'epsilon: reflow leaves a network of diffusion one'),
+  windows: int(undefined, 'reflow in so many windows of time, each by itself, from the images and without pairs', {
+    min: 1,
+  }),
+  solving_steps: int(undefined, 'steps of the teacher through a window (8)', { min: 1 }),
   negate_epsilon: flag(undefined, 'begin with minus the noise that the teacher predicts: nearer to a velocity'),
   distillation_steps: int(undefined, 'steps that the distilled network takes (1)', { min: 1 }),
   distill_from: choice(undefined, ['unet_reflow', 'unet_teacher'], 'whose weights and pairs distill begins with'),
@@ -59,6 +63,8 @@ export function setObjective(recipe: Recipe, given: ObjectiveFlags): void {
   if (given.prediction_type) reflow.predicts = given.prediction_type;
   if (given.prediction_type === 'epsilon' && !reflow.loss) reflow.loss = { type: 'huber' };
   if (given.negate_epsilon) reflow.negateEpsilon = true;
+  if (given.windows !== undefined) reflow.windows = given.windows;
+  if (given.solving_steps !== undefined) reflow.solvingSteps = given.solving_steps;
   if (given.distillation_steps !== undefined) distill.steps = given.distillation_steps;
   if (given.distill_from) distill.from = given.distill_from;
   if (given.student) distill.student = given.student;
@@ -125,6 +131,18 @@ export function objectiveProblems(recipe: Recipe, given: ObjectiveFlags): string
     [
       reflow.predicts === 'epsilon' && !diffusion,
       '--prediction_type epsilon: the teacher is a rectified flow, not a network of noise',
+    ],
+    [
+      set('solving_steps') && !reflow.windows,
+      '--solving_steps is for --windows, which has the teacher asked meanwhile',
+    ],
+    [
+      reflow.windows !== undefined && reflow.predicts === 'epsilon',
+      '--windows and --prediction_type epsilon: what is straight in a window is a velocity',
+    ],
+    [
+      reflow.windows !== undefined && stage !== 'distill' && isPerceptual(reflow.loss?.type ?? 'l2'),
+      `--windows and --loss_type ${reflow.loss?.type} for reflow: windows end in noisy latents, which are no images to compare; give l2 or huber`,
     ],
     [
       set('negate_epsilon') && !diffusion,

@@ -131,7 +131,7 @@ function metricsTable({ rows, straightnessGain, frechetRatio, count }: Metrics):
     row.secondsPerImage.toPrecision(3),
   ]);
   return `${table(head, body)}
-<p class="muted">${count} images each, from the same prompts and noise. Straightness gain of reflow ${straightnessGain.toFixed(1)}; one distilled step has ${frechetRatio.toFixed(2)} times the teacher's Fréchet distance.</p>`;
+<p class="muted">${count} images each, from the same prompts and noise. Straightness gain of reflow ${straightnessGain.toFixed(1)}; the distilled network has ${frechetRatio.toFixed(2)} times the teacher's Fréchet distance.</p>`;
 }
 
 function sessionTable(sessions: Session[]): string {

@@ -73,6 +73,10 @@ export interface ReflowOptions {
   predicts?: 'velocity' | 'epsilon';
   /** Begin with −ε where the teacher says ε. */
   negateEpsilon?: boolean;
+  /** Straight in each of so many windows of time, from the data and without pairs: see piecewise.ts. */
+  windows?: number;
+  /** Steps of the teacher through a window (8). */
+  solvingSteps?: number;
 }
 
 /** How the student of few steps is distilled. Pairs are made anew with the reflowed network, as InstaFlow does. */

@@ -19,10 +19,10 @@ export interface Metrics {
   /** S / cost of the teacher ÷ that of the reflowed flow. */
   straightnessGain: number;
   /** Root mean square difference in the latents from the same noise. */
-  fewStepError: { teacher1: number; reflow1: number; reflow2: number; distilled1: number };
+  fewStepError: { teacher1: number; reflow1: number; reflow2: number; distilled: number };
   /** Fréchet distance of the images through the autoencoder alone: what no flow can beat. */
   autoencoderFrechetDistance: number;
-  /** Distilled in one step ÷ teacher in many. */
+  /** Distilled, in the steps it was distilled to, ÷ teacher in many. */
   frechetRatio: number;
 }
 
@@ -32,6 +32,8 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
     seed,
     data: { specificCaption },
     evaluate: { count, steps, guidanceScale },
+    distill: { steps: few = 1 },
+    reflow: { windows = 1 },
   } = run.recipe;
   const data = await run.data();
   const { latents: realLatents, shape } = await cachedLatents(run);
@@ -69,7 +71,8 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
   await measure('unet_reflow', steps, 1);
   await measure('unet_reflow', 1, 1);
   await measure('unet_reflow', 2, 1);
-  await measure('unet', 1, 1);
+  if (windows > 2 && windows !== steps) await measure('unet_reflow', windows, 1);
+  await measure('unet', few, 1);
 
   const { rows } = evaluation;
   const find = (network: NetworkName, n: number) => rows.find((row) => row.network === network && row.steps === n)!;
@@ -84,10 +87,10 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
       teacher1: error('unet_teacher', 1, 'unet_teacher'),
       reflow1: error('unet_reflow', 1, 'unet_reflow'),
       reflow2: error('unet_reflow', 2, 'unet_reflow'),
-      distilled1: error('unet', 1, 'unet_reflow'),
+      distilled: error('unet', few, 'unet_reflow'),
     },
     autoencoderFrechetDistance: evaluation.real.distance(await smallFeatures.features(rebuilt.pixels, rebuilt.side)),
-    frechetRatio: find('unet', 1).frechetDistance / find('unet_teacher', steps).frechetDistance,
+    frechetRatio: find('unet', few).frechetDistance / find('unet_teacher', steps).frechetDistance,
   };
   vae.dispose();
   await run.stageFolder('evaluate');
@@ -105,7 +108,7 @@ export async function evaluateStage(run: Run): Promise<Metrics> {
   await run.finish('evaluate', { straightnessGain: metrics.straightnessGain, frechetRatio: metrics.frechetRatio });
   run.say(
     `evaluate: reflow makes the flow ${metrics.straightnessGain.toFixed(1)} times straighter; ` +
-      `one distilled step has ${metrics.frechetRatio.toFixed(2)} times the teacher's Fréchet distance`,
+      `the distilled network has ${metrics.frechetRatio.toFixed(2)} times the teacher's Fréchet distance`,
   );
   return metrics;
 }

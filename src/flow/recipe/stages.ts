@@ -56,14 +56,16 @@ async function runStages(run: Run, only?: StageName): Promise<void> {
   if (only) {
     for (const before of stageNames.slice(0, stageNames.indexOf(only))) {
       const unneeded = before === 'reflow' && only === 'distill' && recipe.distill.from === 'unet_teacher';
-      if (!unneeded && !(await run.finished(before)))
+      if (!unneeded && !(before === 'pairs' && isWithoutPairs(recipe)) && !(await run.finished(before)))
         throw new Error(
           `${only}: the stage ${before} is not finished\n  train it first: --stage ${before}, or leave out --stage`,
         );
     }
   }
   // Its figures are of images that the run was trained on; a checkpoint of others was not trained on any of the run's.
-  const wanted = stageNames.filter((name) => !(name === 'evaluate' && recipe.name === 'checkpoint'));
+  const wanted = stageNames.filter(
+    (name) => !(name === 'evaluate' && recipe.name === 'checkpoint') && !(name === 'pairs' && isWithoutPairs(recipe)),
+  );
   for (const name of only ? [only] : wanted) {
     if (await run.finished(name)) {
       run.say(`${name}: done before`);
@@ -80,6 +82,10 @@ async function runStages(run: Run, only?: StageName): Promise<void> {
   await writeJson(join(run.model, 'recipe.json'), { ...recipe, trainedOn: `${ids.length} images`, attribution });
 }
 
+/** Reflow by windows learns from images; pairs of the teacher are then for its own distillation only. */
+const isWithoutPairs = ({ reflow, distill }: Recipe): boolean =>
+  reflow.windows !== undefined && distill.from !== 'unet_teacher';
+
 /** How each network of a run is best sampled. */
 function samplingOf({ evaluate, reflow, distill, diffusion }: Recipe): Partial<Record<NetworkName, SamplingDefaults>> {
   const { steps, guidanceScale } = evaluate;
@@ -87,7 +93,9 @@ function samplingOf({ evaluate, reflow, distill, diffusion }: Recipe): Partial<R
   return {
     unet: { steps: distill.steps ?? 1, guidanceScale: 1 },
     unet_teacher: { steps, guidanceScale, ...(diffusion && { scheduler: diffusion }) },
-    unet_reflow: isDiffusion ? { steps: 4, guidanceScale: 1, scheduler: diffusion } : { steps: 1, guidanceScale: 1 },
+    unet_reflow: isDiffusion
+      ? { steps: 4, guidanceScale: 1, scheduler: diffusion }
+      : { steps: reflow.windows ?? 1, guidanceScale: 1 },
   };
 }
 
