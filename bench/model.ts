@@ -166,7 +166,7 @@ const random = (...shape: number[]): Tensor =>
  * Weights as wide as PyTorch's first ones: the same 65,536 numbers over and over, made in seconds. They cost no less to
  * multiply than trained ones.
  */
-async function fill(module: Module): Promise<void> {
+export async function fill(module: Module): Promise<void> {
   const block = numbers(2 ** 16, 1);
   for (const [key, p] of module.namedParameters()) {
     keep(p);

@@ -59,7 +59,7 @@ const DRAWN = 65_521;
  * Weights as they begin, without the minutes that drawing each would take: N(0, 1 / inputs) by repeating a row of numbers,
  * gains 1, biases 0. What waits to be uploaded is on the host, so not much of it at a time.
  */
-async function drawWeights(module: Module): Promise<void> {
+export async function drawWeights(module: Module): Promise<void> {
   const drawn = normal(1, 'weights', DRAWN);
   let waiting = 0;
   for (const [key, p] of module.namedParameters()) {
