@@ -1,9 +1,9 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { decodedDistance } from '../src/flow/decoded-distance.ts';
+import { decodedDistance, decoderDistance } from '../src/flow/decoded-distance.ts';
 import { unscaleLatents } from '../src/flow/latents.ts';
-import { lossTypes, makeLoss } from '../src/flow/losses.ts';
-import type { FlowPoints, LossOptions } from '../src/flow/losses.ts';
+import { lossTypes, makeLoss, wantsLpips } from '../src/flow/losses.ts';
+import type { FlowPoints, LossOptions, LossType } from '../src/flow/losses.ts';
 import { AutoencoderKL, LPIPS } from '../src/nn/index.ts';
 import { noGrad, scope, tensor, useGpu } from '../src/tensor/index.ts';
 import type { Tensor } from '../src/tensor/index.ts';
@@ -32,10 +32,11 @@ const at = (i: number) => times[Math.floor(i / d)];
 const xt = x0.map((noise, i) => at(i) * x1[i] + (1 - at(i)) * noise);
 const goal = x0.map((noise, i) => x1[i] - noise);
 const points = (): FlowPoints => ({ xt: tensor(xt, shape), target: tensor(goal, shape), left: tensor(times.map((t) => 1 - t)) }); // prettier-ignore
-const distance = (z: Tensor, target: Tensor) => decodedDistance(vae, lpips)(z, target);
+const lossOf = (options: LossOptions) =>
+  makeLoss(options, wantsLpips(options.type) ? decodedDistance(vae, lpips) : decoderDistance(vae));
 
 const valueOf = (options: LossOptions, v: ArrayLike<number> = guess) =>
-  scope(() => noGrad(() => makeLoss(options, distance)(tensor(v, shape), points()))).item();
+  scope(() => noGrad(() => lossOf(options)(tensor(v, shape), points()))).item();
 
 /** LPIPS of x̂1 and x1 for each sample, with latents unscaled on the host. */
 async function seen(): Promise<number[]> {
@@ -100,6 +101,27 @@ test('lpips is that of the decoded images; combinations are weighted sums of the
   assertClose([await valueOf(other)], [expected(2, 0.5)], 1e-4, 'lpips_huber with its numbers');
 });
 
+test('lpl is how far the features of the decoder are from those of the target, against their length', async () => {
+  const x1hat = Float32Array.from(xt, (x, i) => x + (1 - at(i)) * guess[i]);
+  const features = (z: Float32Array) =>
+    scope(() => noGrad(() => vae.decoderFeatures(tensor(unscaleLatents(z, 4, vae.config), shape))));
+  const [ours, theirs] = [features(x1hat), features(Float32Array.from(x1))];
+  assert.equal(ours.map((f) => f.shape), [[2, 8, 8, 16], [2, 16, 16, 16], [2, 16, 16, 8]]); // prettier-ignore
+  let expected = 0;
+  for (const [l, f] of ours.entries()) {
+    const [a, b, C] = [await f.read(), await theirs[l].read(), f.shape[3]];
+    for (let p = 0; p < a.length; p += C) {
+      let [apart, length] = [0, 0];
+      for (let i = p; i < p + C; i++) [apart, length] = [apart + (a[i] - b[i]) ** 2, length + b[i] ** 2];
+      expected += apart / (length + 1e-6) / (a.length / C) / ours.length;
+    }
+  }
+  const alone = await valueOf({ type: 'lpl' });
+  assertClose([alone], [expected], 1e-4, 'lpl');
+  const l2 = await valueOf({ type: 'l2' });
+  assertClose([await valueOf({ type: 'lpl_l2', lpipsWeight: 3 })], [3 * alone + l2], 1e-5, 'lpl_l2');
+});
+
 test('a right velocity costs nothing', async () => {
   for (const type of lossTypes) {
     const loss = await valueOf({ type }, goal);
@@ -109,7 +131,7 @@ test('a right velocity costs nothing', async () => {
 
 for (const type of lossTypes) {
   test(`the gradient of ${type} is its slope, through the decoder where there is one; what is frozen gets none`, async () => {
-    const loss = makeLoss({ type, huberC: type === 'huber' ? 0.1 : undefined }, distance);
+    const loss = lossOf({ type, huberC: type === 'huber' ? 0.1 : undefined });
     const v = tensor(guess, shape, { requiresGrad: true });
     scope(() => loss(v, points()).backward());
     const g = (await v.grad!.read()) as Float32Array;
@@ -127,17 +149,19 @@ for (const type of lossTypes) {
 }
 
 test('a decoder that is computed again in backward gives the same gradient, to the bit', async () => {
-  const gradient = async () => {
+  const gradient = async (type: LossType) => {
     const v = tensor(guess, shape, { requiresGrad: true });
-    scope(() => makeLoss({ type: 'lpips' }, distance)(v, points()).backward());
+    scope(() => lossOf({ type })(v, points()).backward());
     const g = [...(await v.grad!.read())];
     v.dispose();
     return g;
   };
-  const plain = await gradient();
-  vae.gradientCheckpointing = true;
-  assert.equal(await gradient(), plain);
-  vae.gradientCheckpointing = false;
+  for (const type of ['lpips', 'lpl'] as const) {
+    const plain = await gradient(type);
+    vae.gradientCheckpointing = true;
+    assert.equal(await gradient(type), plain, type);
+    vae.gradientCheckpointing = false;
+  }
 });
 
 test('numbers that make no sense are refused', () => {

@@ -16,7 +16,7 @@ export const stepFlags = {
   mixed_precision: choice('no', ['no', 'fp16'], 'activations in half precision'),
   rank: int(undefined, 'a LoRA of this rank learns, not the network', { min: 1 }),
   use_ema: flag(false, 'keep an average of the weights'),
-  loss_type: choice('l2', lossTypes, 'lpips looks through the decoder'),
+  loss_type: choice('l2', lossTypes, 'lpips and lpl look through the decoder'),
 };
 
 /** What `estimate --train` is asked. */

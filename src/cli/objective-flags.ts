@@ -1,17 +1,21 @@
 /** The flags of `train` that say what reflow and distillation learn: loss, times, student. */
 import { lossTypes } from '../flow/losses.ts';
 import type { LossOptions, LossType } from '../flow/losses.ts';
-import { isPerceptual } from '../flow/losses.ts';
+import { isPerceptual, wantsLpips } from '../flow/losses.ts';
 import type { Recipe, StageName } from '../flow/recipe/recipe.ts';
 import { timeDistributions } from '../flow/times.ts';
 import { choice, flag, float, int, repeated, text } from './command.ts';
 import type { Values } from './command.ts';
 
 export const objectiveFlags = {
-  loss_type: choice(undefined, lossTypes, 'what reflow and distill make small (l2); lpips looks at decoded images'),
+  loss_type: choice(
+    undefined,
+    lossTypes,
+    'what reflow and distill make small (l2); lpips and lpl look through the decoder',
+  ),
   huber_c: float(undefined, 'where huber turns from a parabola to a line (0.001)', { min: 1e-9 }),
   lpips_model: repeated(text(undefined, 'weights of LPIPS: one file, or a network of torchvision and the heads')),
-  lpips_weight: float(undefined, 'of LPIPS where it is one of two (1)', { min: 0 }),
+  lpips_weight: float(undefined, 'of LPIPS or LPL where it is one of two (1)', { min: 0 }),
   then_loss_type: choice(undefined, lossTypes, 'loss of the last steps of distill, as the paper has l2, then lpips'),
   then_steps: int(undefined, 'how many those are, after the others', { min: 1 }),
   t_dist: choice(undefined, timeDistributions, 'when on its paths reflow is trained (uniform)'),
@@ -110,7 +114,7 @@ export function objectiveProblems(recipe: Recipe, given: ObjectiveFlags): string
     ...(stage === 'distill' ? [] : [reflow.loss]),
     ...(stage === 'reflow' ? [] : [distill.loss, distill.then?.loss]),
   ].map((loss) => loss?.type ?? 'l2');
-  const blind = losses.find((type) => isPerceptual(type));
+  const blind = losses.find((type) => wantsLpips(type));
   return said([
     [
       isLearnt && blind !== undefined && lpips.length === 0,
@@ -121,8 +125,8 @@ export function objectiveProblems(recipe: Recipe, given: ObjectiveFlags): string
       '--huber_c is for --loss_type huber and lpips_huber',
     ],
     [
-      set('lpips_weight') && !losses.some((type) => type.startsWith('lpips_')),
-      '--lpips_weight is for --loss_type lpips_l2 and lpips_huber, of which LPIPS is a part',
+      set('lpips_weight') && !losses.some((type) => type.startsWith('lpips_') || type === 'lpl_l2'),
+      '--lpips_weight is for --loss_type lpips_l2, lpips_huber and lpl_l2, of which the distance of images is a part',
     ],
     [
       set('then_steps') && distill.train.epochs !== undefined,

@@ -6,12 +6,16 @@
  *     lpips        LPIPS(decode(x̂1), decode(x1))         x̂1 = xt + (1 − t) v
  *     lpips_l2     w · lpips + l2
  *     lpips_huber  w · lpips / (1 − t) + t · (√(|v − (x1 − x0)|² + c²) − c) / d, c = 0.00054 d with d numbers in a sample
+ *     lpl          mean |φ(x̂1) − φ(x1)|² / |φ(x1)|², φ: features of the decoder
+ *     lpl_l2       w · lpl + l2
  *
- * LPIPS looks at images: student and target go through the frozen decoder, and the gradient comes back through it.
+ * LPIPS looks at images: student and target go through the frozen decoder, and the gradient comes back through it. LPL looks
+ * at what the decoder's blocks make on the way, and so needs no other network.
  * Near the image x̂1 is right whatever v is; the division by 1 − t makes up for that.
  *
  * @see Liu et al. 2023, InstaFlow, §3.2: l2, then lpips. https://arxiv.org/abs/2309.06380
  * @see Luo et al. 2023, Latent Consistency Models, `huber_c` of the training script. https://arxiv.org/abs/2310.04378
+ * @see Berrada et al. 2024, Boosting Latent Diffusion with Perceptual Objectives: lpl. https://arxiv.org/abs/2411.04873
  * @see Lee et al. 2024, Improving the Training of Rectified Flows, §4.3: LPIPS-Huber-1/t. https://arxiv.org/abs/2405.20320
  */
 import { add, div, mean, mse, mul, pseudoHuber, reshape, sqrt, sub, sum } from '../tensor/index.ts';
@@ -19,7 +23,7 @@ import type { Tensor } from '../tensor/index.ts';
 import { flowLoss } from './rectified-flow.ts';
 
 /** Losses by the names of `--loss_type`. */
-export const lossTypes = ['l2', 'huber', 'lpips', 'lpips_l2', 'lpips_huber'] as const;
+export const lossTypes = ['l2', 'huber', 'lpips', 'lpips_l2', 'lpips_huber', 'lpl', 'lpl_l2'] as const;
 /** One of `lossTypes`. */
 export type LossType = (typeof lossTypes)[number];
 
@@ -28,7 +32,7 @@ export interface LossOptions {
   type: LossType;
   /** c of huber (0.001), in the unit of the velocity; and of lpips_huber (0.00054 d), in that of a sample's norm. */
   huberC?: number;
-  /** w of lpips where it is one of two (1). */
+  /** w of lpips or lpl where it is one of two (1). */
   lpipsWeight?: number;
 }
 
@@ -45,14 +49,17 @@ export interface FlowPoints {
 /** v: [B, h, w, C] → one number */
 export type FlowLoss = (v: Tensor, points: FlowPoints) => Tensor;
 
-/** Does it look at images, and so need a decoder and the weights of LPIPS? */
-export const isPerceptual = (type: LossType): boolean => type.startsWith('lpips');
+/** Does it look through the decoder? */
+export const isPerceptual = (type: LossType): boolean => type.startsWith('lp');
+
+/** Does it need the weights of LPIPS too? */
+export const wantsLpips = (type: LossType): boolean => type.startsWith('lpips');
 
 /** Of a division by 1 − t. */
 const LEAST_LEFT = 1e-5;
 
 /**
- * The loss by its name. `distance` is for those that look at images, see `decodedDistance`.
+ * The loss by its name. `distance` is for those that look through the decoder: `decodedDistance` for LPIPS, `decoderDistance` for LPL.
  * @throws RangeError for numbers that make no sense, and when a perceptual loss has no distance
  */
 export function makeLoss({ type, huberC, lpipsWeight = 1 }: LossOptions, distance?: LatentDistance): FlowLoss {
@@ -69,8 +76,8 @@ export function makeLoss({ type, huberC, lpipsWeight = 1 }: LossOptions, distanc
     const way = reshape(left, [-1, 1, 1, 1]);
     return distance(add(xt, mul(way, v)), add(xt, mul(way, target)));
   };
-  if (type === 'lpips') return (v, points) => mean(perceptual(v, points));
-  if (type === 'lpips_l2')
+  if (type === 'lpips' || type === 'lpl') return (v, points) => mean(perceptual(v, points));
+  if (type === 'lpips_l2' || type === 'lpl_l2')
     return (v, points) => add(mul(mean(perceptual(v, points)), lpipsWeight), mse(v, points.target));
   return (v, points) => {
     const { target, left } = points;

@@ -11,8 +11,8 @@ import { networkOf } from '../../nn/models/network.ts';
 import { currentGpu, tensor, useGpu } from '../../tensor/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
 import { normal } from '../../tensor/random.ts';
-import { decodedDistance } from '../decoded-distance.ts';
-import { isPerceptual, makeLoss } from '../losses.ts';
+import { decodedDistance, decoderDistance } from '../decoded-distance.ts';
+import { isPerceptual, makeLoss, wantsLpips } from '../losses.ts';
 import type { LossType } from '../losses.ts';
 import { velocityObjective } from '../objectives.ts';
 import type { Points } from '../objectives.ts';
@@ -96,9 +96,8 @@ export async function trainStep(
   try {
     const unet = await make(networkOf(config));
     unet.gradientCheckpointing = options.gradientCheckpointing ?? false;
-    const isSeen = isPerceptual(loss);
-    const lpips = isSeen ? await make(new LPIPS(net)) : undefined;
-    const vae = isSeen ? await make(new AutoencoderKL(vaeConfig)) : undefined;
+    const lpips = wantsLpips(loss) ? await make(new LPIPS(net)) : undefined;
+    const vae = isPerceptual(loss) ? await make(new AutoencoderKL(vaeConfig)) : undefined;
     if (vae) vae.gradientCheckpointing = unet.gradientCheckpointing;
     const frozen = (lpips ? bytesOf(lpips) : 0) + (vae ? bytesOf(vae) : 0);
     const { sample_size: side, out_channels: channels, cross_attention_dim: textWidth } = unet.config;
@@ -107,7 +106,7 @@ export async function trainStep(
     const { batchSize = 1 } = options;
     const objective = velocityObjective({
       ...{ shape, times: { distribution: 'uniform' }, seed: 1, stream: 'step' },
-      loss: makeLoss({ type: loss }, vae && lpips && decodedDistance(vae, lpips)),
+      loss: makeLoss({ type: loss }, vae && (lpips ? decodedDistance(vae, lpips) : decoderDistance(vae))),
       timeWaves: (timesteps) => unet.timeWaves(timesteps),
     });
     const size = batchSize * shape[0] * shape[1] * channels;

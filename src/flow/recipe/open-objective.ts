@@ -1,9 +1,9 @@
 /** The objective of a stage, with the frozen networks that its loss looks through. */
 import { AutoencoderKL } from '../../nn/index.ts';
 import type { Tensor } from '../../tensor/index.ts';
-import { decodedDistance } from '../decoded-distance.ts';
+import { decodedDistance, decoderDistance } from '../decoded-distance.ts';
 import type { LatentShape } from '../latents.ts';
-import { isPerceptual, makeLoss } from '../losses.ts';
+import { isPerceptual, makeLoss, wantsLpips } from '../losses.ts';
 import type { LatentDistance, LossOptions } from '../losses.ts';
 import { imageObjective, velocityObjective } from '../objectives.ts';
 import type { Objective } from '../objectives.ts';
@@ -34,12 +34,12 @@ export async function openObjective(run: Run, stage: StageObjective): Promise<Ob
   const schedule = predicts === 'epsilon' ? noiseScheduleOf(run) : undefined;
   let distance: LatentDistance | undefined;
   if (isPerceptual(stage.loss.type)) {
-    const lpips = await openLpips(run.recipe.lpips ?? []);
-    frozen.push(lpips);
+    const lpips = wantsLpips(stage.loss.type) ? await openLpips(run.recipe.lpips ?? []) : undefined;
+    if (lpips) frozen.push(lpips);
     const vae = await openModule(run.model, 'vae', (config) => new AutoencoderKL(config));
     vae.gradientCheckpointing = stage.gradientCheckpointing ?? false;
     frozen.push(vae);
-    distance = decodedDistance(vae, lpips);
+    distance = lpips ? decodedDistance(vae, lpips) : decoderDistance(vae);
   }
   const told = { ...options, loss: makeLoss(stage.loss, distance) };
   const objective = schedule

@@ -157,9 +157,14 @@ class Decoder extends Module {
 
   /** z: [B, h, w, Z] → [B, H, W, 3] */
   forward(z: Tensor, call = plainly): Tensor {
-    let x = this.mid_block.forward(this.conv_in.forward(z));
-    for (const block of this.up_blocks) x = block.forward(x, call);
-    return this.conv_out.forward(this.conv_norm_out.forward(x));
+    return this.conv_out.forward(this.conv_norm_out.forward(this.features(z, call).at(-1)!));
+  }
+
+  /** What the middle block makes, and each block after it. */
+  features(z: Tensor, call = plainly): Tensor[] {
+    const made = [this.mid_block.forward(this.conv_in.forward(z))];
+    for (const block of this.up_blocks) made.push(block.forward(made.at(-1)!, call));
+    return made;
   }
 }
 
@@ -220,6 +225,11 @@ export class AutoencoderKL extends Module {
   /** z: [B, H/8, W/8, 4], not scaled → image [B, H, W, 3] */
   decode(z: Tensor): Tensor {
     return this.decoder.forward(this.post_quant_conv.forward(z), this.gradientCheckpointing ? checkpointed : plainly);
+  }
+
+  /** z: [B, h, w, 4], not scaled → what the decoder's blocks make of it, from the middle to the last, [B, H, W, C] each. */
+  decoderFeatures(z: Tensor): Tensor[] {
+    return this.decoder.features(this.post_quant_conv.forward(z), this.gradientCheckpointing ? checkpointed : plainly);
   }
 }
 
