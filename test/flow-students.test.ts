@@ -222,6 +222,22 @@ test('a teacher is distilled directly, from its own pairs and without reflow', a
   assert.is(JSON.parse(readFileSync(join(run, 'distill', 'done.json'), 'utf8')).pairs, 12);
 });
 
+test('two losses share a budget of minutes; the second may be of the decoder, which wants no weights', async () => {
+  const run = join(folder, 'minutes');
+  const recipe = await quick();
+  recipe.distill.from = 'unet_teacher';
+  recipe.distill.then = { loss: { type: 'lpl' }, steps: 1000 };
+  Object.assign(recipe.distill.train, { steps: 1000, minutes: 0.1 });
+  assert.equal(objectiveProblems(recipe, { stage: 'distill' }), []);
+  await runRecipe(run, recipe, { pretrained: checkpoint }, 'pairs').catch(() => undefined);
+  await runRecipe(run, recipe, {}, 'distill');
+  const lines = readFileSync(join(run, 'distill', 'log.jsonl'), 'utf8').trim().split('\n').map((line) => JSON.parse(line)); // prettier-ignore
+  const before = lines.filter(({ seconds }) => seconds < 2.9).map(({ loss }) => loss);
+  const after = lines.filter(({ seconds }) => seconds > 3.5).map(({ loss }) => loss);
+  assert.ok(Math.min(...before) > 1.5 * Math.max(...after), `${before} then ${after}`);
+  assert.ok(lines.at(-1).seconds > 5 && lines.at(-1).seconds < 12, String(lines.at(-1).seconds));
+});
+
 test('LPIPS says what its files lack, and takes them apart or together', async () => {
   const refuse = async (files: string[], words: RegExp) => {
     const error = await openLpips(files).catch((e: Error) => e);

@@ -25,6 +25,10 @@ export async function recipeOf(given: TrainFlags): Promise<Recipe> {
     reflow: recipe.reflow.train,
     distill: recipe.distill.train,
   };
+  const { then } = recipe.distill;
+  const inDistill = given.stage === undefined || given.stage === 'distill';
+  if (then && inDistill && given.max_train_steps !== undefined)
+    then.steps = Math.max(1, Math.round((then.steps * given.max_train_steps) / recipe.distill.train.steps));
   const chosen = Object.entries(trained).filter(([stage]) => given.stage === undefined || given.stage === stage);
   for (const [stage, train] of chosen) setTraining(train, given, stage as StageName);
   if (given.max_minutes !== undefined)

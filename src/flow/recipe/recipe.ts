@@ -87,7 +87,7 @@ export interface DistillOptions {
   steps?: number;
   /** L2 */
   loss?: LossOptions;
-  /** A loss for so many further steps. */
+  /** A loss for so many further steps; a budget of minutes is shared in the proportion of the steps. */
   then?: { loss: LossOptions; steps: number };
   /** Whose weights it begins with, and whose pairs it learns. 'unet_teacher' leaves out reflow. */
   from?: 'unet_reflow' | 'unet_teacher';

@@ -38,8 +38,12 @@ export async function distillStage(run: Run): Promise<void> {
   );
   const prompts = previewPrompts(pairs.prompts, run.hooks.validationPrompts);
 
+  /** All steps; a budget of minutes is for all of them, too. */
+  const whole = recipe.train.steps + (then?.steps ?? 0);
   /** Train up to a step with one loss. A second one goes on from the checkpoint that the first one leaves. */
-  const learn = async (loss: LossOptions, upTo: number, isLast: boolean): Promise<TrainResult> => {
+  const learn = async (loss: LossOptions, upTo: number): Promise<TrainResult> => {
+    const isLast = upTo === whole;
+    const minutes = recipe.train.minutes && (recipe.train.minutes * upTo) / whole;
     const negate = from === 'unet_teacher' && run.recipe.reflow.negateEpsilon;
     const unet = await openStudent(run, from, { network: recipe.student, negate });
     unet.gradientCheckpointing = gradientCheckpointing;
@@ -65,7 +69,7 @@ export async function distillStage(run: Run): Promise<void> {
         objective.loss(unet.forward(points[0], points[1], text), points as unknown as Points),
     };
     try {
-      const result = await run.train('distill', task, { ...recipe.train, steps: upTo });
+      const result = await run.train('distill', task, { ...recipe.train, steps: upTo, minutes });
       if (isLast) {
         await saveNetwork(run, 'unet', unet);
         await preview(result.step);
@@ -76,8 +80,8 @@ export async function distillStage(run: Run): Promise<void> {
       unet.dispose();
     }
   };
-  let result = await learn(first, recipe.train.steps, !then);
-  if (then) result = await learn(then.loss, recipe.train.steps + then.steps, true);
+  let result = await learn(first, recipe.train.steps);
+  if (then) result = await learn(then.loss, whole);
   await run.finish('distill', { ...result, pairs: pairs.length });
 }
 
