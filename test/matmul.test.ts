@@ -163,7 +163,8 @@ test('columns that lie a power of two apart are packed first', async () => {
   await checkOp(linear, [[130, 512], [70, 512], [70]], {}, { samples: 20 });
 });
 test('pick follows shape and adapter', () => {
-  const base = { name: '', f16: false, timestamps: false, workgroupStorage: 16384, invocations: 256, force: {} };
+  const limits = { workgroupStorage: 16384, invocations: 256 };
+  const base = { name: '', f16: false, matrixUnits: [], timestamps: false, ...limits, force: {} };
   const lavapipe = { ...base, family: 'cpu' as const, subgroups: true, subgroupSize: 8 };
   assert.is(pickGemm(2048, 128, 256, 1, lavapipe).variant, 'subgroup-tile');
   assert.is(pickGemm(2048, 128, 256, 1, lavapipe).splits, 1);

@@ -11,6 +11,7 @@ import workgroupTile from './conv2d-workgroup.wgsl';
 import workgroupWeights from './conv2d-weights-workgroup.wgsl';
 import { unrolledOnce } from './unroll.ts';
 import sumsCode from './conv2d-sums.wgsl';
+import { convOnUnits } from './conv2d-units.ts';
 import { canWinograd, winograd, winogradPays } from './conv2d-winograd.ts';
 import type { Gathered } from './conv2d-winograd.ts';
 
@@ -70,7 +71,7 @@ export function convOf(op: string, x: readonly number[], weight: readonly number
 export type ConvVariant = 'naive' | 'subgroup-tile' | 'workgroup-tile' | 'winograd';
 
 /**
- * The variant for this adapter; `capabilities.force.conv2d` pins one where the adapter, the groups and the taps allow it.
+ * The variant for this adapter, where matrix units do not take the convolution; `capabilities.force.conv2d` pins one where the adapter, the groups and the taps allow it.
  * `gathered` is what is to be made where Winograd's algorithm can make it.
  */
 export function pickConv(groups: number, capabilities: Capabilities, gathered?: Gathered): ConvVariant {
@@ -169,6 +170,7 @@ function gather(
   extras: Extras,
   shape: Gathered & Record<string, number>,
 ): void {
+  if (groups === 1 && convOnUnits(gpu, x, w, y, extras, shape)) return;
   const { bias = gpu.none, temb = gpu.none, residual = gpu.none } = extras;
   const { rows, cols } = shape;
   const uniforms = { ...shape, biased: extras.bias ? 1 : 0 };

@@ -1,5 +1,7 @@
 import { openGpu, platform, toggles } from '#platform';
 import { GpuError } from './errors.ts';
+import { FEATURE, matrixUnitsOf, NEEDS } from './subgroup-matrix.ts';
+import type { MatrixUnit } from './subgroup-matrix.ts';
 
 /** Which adapter to open, and with what. */
 export interface DeviceOptions {
@@ -43,6 +45,8 @@ export interface Capabilities {
   /** Lanes in a subgroup when that is certain, else 0. */
   subgroupSize: number;
   f16: boolean;
+  /** Products that subgroups make at once, in the adapter's order; none without shader-f16. */
+  matrixUnits: readonly MatrixUnit[];
   /** Whether `profile` works. */
   timestamps: boolean;
   /** Bytes. */
@@ -72,6 +76,7 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Opened> {
   if (!adapter) throw new GpuError(noAdapter());
   const minimum = options.limits === 'minimum';
   const features = options.coreOnly || minimum ? [] : WANTED.filter((f) => adapter.features.has(f));
+  if (adapter.features.has(FEATURE) && NEEDS.every((f) => features.includes(f))) features.push(FEATURE);
   const requiredLimits = minimum ? {} : each((name) => adapter.limits[name]);
   const device = await adapter.requestDevice({ requiredFeatures: features, requiredLimits });
   const own: Partial<Limits> = typeof options.limits === 'object' ? options.limits : {};
@@ -97,6 +102,7 @@ function capabilitiesOf(adapter: GPUAdapter, device: GPUDevice, limits: Limits, 
     subgroups,
     subgroupSize: fixed ? (info.subgroupMinSize ?? 0) : 0,
     f16: device.features.has('shader-f16'),
+    matrixUnits: device.features.has(FEATURE) ? matrixUnitsOf(adapter.info) : [],
     timestamps: device.features.has('timestamp-query'),
     workgroupStorage: limits.maxComputeWorkgroupStorageSize,
     invocations: limits.maxComputeInvocationsPerWorkgroup,

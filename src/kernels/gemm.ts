@@ -4,6 +4,8 @@ import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
 import code from './matmul.wgsl';
 import subgroupCode from './matmul-subgroup.wgsl';
+import { loadable, multiples, NOT_GATHERED, pickUnits, runUnits, sliced } from './matrix-units.ts';
+import type { Chunks, UnitsPlan, UnitsVariant } from './matrix-units.ts';
 import { sumMiddle } from './sum-middle.ts';
 
 /** A matrix inside an array: where it starts and how far apart its rows and columns lie, in elements. */
@@ -46,7 +48,8 @@ export interface Gemm {
   rowSums?: boolean;
 }
 
-export type GemmVariant = 'naive' | 'register-tile' | 'subgroup-tile' | 'workgroup-tile';
+type TileVariant = 'naive' | 'register-tile' | 'subgroup-tile' | 'workgroup-tile';
+export type GemmVariant = TileVariant | UnitsVariant;
 export interface GemmPlan {
   variant: GemmVariant;
   /** Rows and columns of a tile. */
@@ -54,6 +57,8 @@ export interface GemmPlan {
   cols: number;
   /** Parts that K is cut into where there are too few tiles to fill the adapter. */
   splits: number;
+  /** Of the variants for matrix units. */
+  units?: UnitsPlan;
 }
 
 /** Rows, and columns per lane, of the subgroup tile. */
@@ -67,7 +72,7 @@ export const STRIP = 64;
 /** Bytes of one partial-sum workspace at most. */
 const WORKSPACE = 64 * 2 ** 20;
 
-/** Which kernel multiplies [M, K] by [K, N], `batch` times, on this adapter. */
+/** Which kernel multiplies [M, K] by [K, N], `batch` times, on this adapter; `halves` says that matrix units could take them. */
 export function pickGemm(
   M: number,
   N: number,
@@ -75,6 +80,7 @@ export function pickGemm(
   batch: number,
   capabilities: Capabilities,
   force?: string,
+  halves = false,
 ): GemmPlan {
   const { family, subgroups, subgroupSize, invocations } = capabilities;
   const fast =
@@ -83,12 +89,13 @@ export function pickGemm(
       : subgroups && subgroupSize === 8
         ? 'subgroup-tile'
         : 'register-tile';
-  const forced =
-    force === 'subgroup-tile' && !(subgroups && subgroupSize > 1) ? undefined : (force as GemmVariant | undefined);
-  const variant = forced ?? (family === 'gpu' && M * N * batch < 4096 ? 'naive' : fast);
-  let [rows, cols] = { naive: [8, 8], 'register-tile': [8, 32], 'workgroup-tile': [64, 64], 'subgroup-tile': [0, 0] }[
-    variant
-  ];
+  const units = halves ? pickUnits(M, N, K, batch, capabilities, force) : undefined;
+  const impossible = force?.startsWith('subgroup-') && (force !== 'subgroup-tile' || !(subgroups && subgroupSize > 1));
+  const forced = impossible ? undefined : (force as TileVariant | undefined);
+  const tiled = forced ?? (family === 'gpu' && M * N * batch < 4096 ? 'naive' : fast);
+  const variant = units?.variant ?? tiled;
+  const sizes = { naive: [8, 8], 'register-tile': [8, 32], 'workgroup-tile': [64, 64], 'subgroup-tile': [0, 0] };
+  let [rows, cols] = units ? [units.rows, units.cols] : sizes[tiled];
   if (variant === 'subgroup-tile') {
     // Per tile and step of k: ROWS / LANES + COLS loads of some 8 ns, ROWS · COLS multiply-adds of 0.2 ns.
     const cost = ([r, c]: readonly [number, number]) =>
@@ -97,16 +104,33 @@ export function pickGemm(
     [rows, cols] = [r, c * subgroupSize];
   }
   const tiles = Math.ceil(M / rows) * Math.ceil(N / cols) * batch;
-  const wanted = family === 'gpu' ? 256 : 4;
-  const fitting = Math.floor(WORKSPACE / (M * N * batch * 4));
-  const splits = Math.max(
-    1,
-    Math.min(Math.ceil(wanted / tiles), Math.floor(K / (family === 'gpu' ? 128 : 512)), fitting),
-  );
-  return { variant, rows, cols, splits };
+  const splits = splitK(tiles, K, M * N * batch, family === 'gpu' || !!units);
+  return { variant, rows, cols, splits: units ? sliced(K, splits).splits : splits, units };
 }
 
-const ENTRIES = {
+/** Parts of K that keep a GPU, or a few cores, busy where `outputs` numbers are made in few tiles. */
+export function splitK(tiles: number, K: number, outputs: number, gpu: boolean): number {
+  const [wanted, least] = gpu ? [256, 128] : [4, 512];
+  const fitting = Math.floor(WORKSPACE / (outputs * 4));
+  return Math.max(1, Math.min(Math.ceil(wanted / tiles), Math.floor(K / least), fitting));
+}
+
+/** How matrix units load the operands, if they can: halves whose neighbours lie along one of the axes. */
+function chunksOf(gpu: Gpu, { M, N, K, a, b }: Gemm): { a: Chunks; b: Chunks } | undefined {
+  const neighbours = (m: Matrix) => m.row === 1 || m.col === 1;
+  if (b.strip !== undefined || ![a, b].every((m) => loadable(gpu, m.array) && neighbours(m))) return undefined;
+  const even = ({ start = 0, outer = 0, inner = 0 }: Matrix) => multiples(8, start, outer, inner);
+  const chunks = (m: Matrix, alongK: boolean, size: number, pitch: number) => ({
+    alongK,
+    wide: even(m) && multiples(8, alongK ? K : size, pitch),
+  });
+  return {
+    a: a.col === 1 ? chunks(a, true, M, a.row) : chunks(a, false, M, a.col),
+    b: b.row === 1 ? chunks(b, true, N, b.col) : chunks(b, false, N, b.row),
+  };
+}
+
+const ENTRIES: Record<TileVariant, string> = {
   naive: 'naive',
   'register-tile': 'register_tile',
   'workgroup-tile': 'workgroup_tile',
@@ -121,8 +145,9 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
   }
   const { M, N, K, a, b, batch: [outer, inner] = [1, 1] } = g;
   const batch = outer * inner;
-  const plan = pickGemm(M, N, K, batch, gpu.capabilities, K === 0 ? 'naive' : force);
-  const { variant, rows, cols } = plan;
+  const chunks = chunksOf(gpu, g);
+  const plan = pickGemm(M, N, K, batch, gpu.capabilities, K === 0 ? 'naive' : force, !!chunks);
+  const { variant, rows, cols, units } = plan;
   const splits = g.y ? 1 : plan.splits;
   const at = { start: 0, row: N, outer: inner * splits * M * N, inner: splits * M * N, ...g.y };
   const tilesN = Math.ceil(N / cols);
@@ -143,7 +168,7 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
     tilesN,
     tiles,
     splits,
-    chunk: Math.ceil(K / splits),
+    chunk: units ? sliced(K, splits).chunk : Math.ceil(K / splits),
     inner,
     lanes,
     aRow: a.row,
@@ -169,14 +194,28 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
   const { none } = gpu;
   const arrays = [a.array, b.array, split ? none : (g.bias ?? none), split ? none : (g.residual ?? none), y];
   const grid = [...spread(tiles), z];
-  if (variant === 'subgroup-tile') {
+  const summed = () => sums && gpu.run(code, 'row_sums', uniforms, [a.array, sums], [Math.ceil(M / 64), 1, z]);
+  if (units) {
+    const wideY = multiples(4, N, at.start, at.row, at.outer, at.inner);
+    const [, , ...rest] = arrays;
+    const call = { gather: false, ...chunks!, wideY };
+    runUnits(
+      gpu,
+      units,
+      call,
+      { ...NOT_GATHERED, ...uniforms },
+      [a.array, b.array, rest[0], none, ...rest.slice(1)],
+      grid,
+    );
+    summed();
+  } else if (variant === 'subgroup-tile') {
     const unused = sums ? undefined : gpu.empty([1]);
     const constants = { ROWS: rows, COLS: cols / lanes, LANES: lanes };
     gpu.run(subgroupCode, 'forward', uniforms, [...arrays, sums ?? unused!], grid, constants);
     unused?.dispose();
   } else {
-    gpu.run(code, ENTRIES[variant], uniforms, arrays, grid);
-    if (sums) gpu.run(code, 'row_sums', uniforms, [a.array, sums], [Math.ceil(M / 64), 1, z]);
+    gpu.run(code, ENTRIES[variant as TileVariant], uniforms, arrays, grid);
+    summed();
   }
   if (!split) return { y, sums };
   using partial = y;

@@ -14,9 +14,10 @@ export function sumMiddle(
     residual,
     scale = 1,
     dtype = 'f32',
-  }: { shape?: Shape; bias?: GpuArray; residual?: GpuArray; scale?: number; dtype?: DType } = {},
+    into,
+  }: { shape?: Shape; bias?: GpuArray; residual?: GpuArray; scale?: number; dtype?: DType; into?: GpuArray } = {},
 ): GpuArray {
-  const y = gpu.empty(shape, dtype);
+  const y = into ?? gpu.empty(shape, dtype);
   const uniforms = { size: y.size, inner, count, biasSize: bias?.size ?? 0, hasResidual: +!!residual, scale };
   gpu.run(code, 'forward', uniforms, [x, bias ?? gpu.none, residual ?? gpu.none, y], spread(Math.ceil(y.size / 64)));
   return y;
