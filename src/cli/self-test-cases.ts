@@ -49,3 +49,10 @@ export const selfTestCases: SelfTestCase[] = [
     attrs: { heads: 4 },
   },
 ];
+
+/** What matrix units take, where the adapter has some. */
+export const unitsTestCases: SelfTestCase[] = [
+  { op: linear, shapes: [[75, 72], [96, 72], [96]], attrs: {}, dtype: 'f16' },
+  { op: linear, shapes: [[75, 70], [90, 70], [90]], attrs: {}, dtype: 'f16' },
+  { op: conv2d, shapes: [[2, 9, 11, 16], [40, 3, 3, 16], [40]], attrs: { padding: 1 }, dtype: 'f16' },
+];

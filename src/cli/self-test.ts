@@ -1,4 +1,5 @@
 /** Runs kernels forwards and backwards on this adapter and compares them with their plain JavaScript references. */
+import { floatToHalf, halfToFloat } from '../kernels/half.ts';
 import { hostArray, sizeOf } from '../kernels/index.ts';
 import type { Gpu, GpuArray, HostArray, Op } from '../kernels/index.ts';
 import { uniform } from '../tensor/random.ts';
@@ -7,6 +8,8 @@ export interface SelfTestCase {
   op: Op<any, any>;
   shapes: (readonly number[] | undefined)[];
   attrs: object;
+  /** Of all operands, f32 when not given. */
+  dtype?: 'f16';
 }
 export interface SelfTestResult {
   name: string;
@@ -16,19 +19,19 @@ export interface SelfTestResult {
   ok: boolean;
 }
 
-const TOLERANCE = 1e-4;
+const TOLERANCE = { f32: 1e-4, f16: 2e-3 };
 
-export async function selfTest(gpu: Gpu, { op, shapes, attrs }: SelfTestCase): Promise<SelfTestResult> {
-  const host = shapes.map((shape, i) => shape && random(shape, i));
-  const arrays = host.map((h) => h && gpu.array(h.shape, Float32Array.from(h.data)));
+export async function selfTest(gpu: Gpu, { op, shapes, attrs, dtype }: SelfTestCase): Promise<SelfTestResult> {
+  const host = shapes.map((shape, i) => shape && random(shape, i, dtype));
+  const arrays = host.map((h) => h && gpu.array(h.shape, Float32Array.from(h.data), dtype));
   const { output, saved = [] } = op.forward(gpu, arrays, attrs);
   const want = op.reference(host, attrs);
   const forward = relative(await output.read(), want.data);
 
-  const dy = random(output.shape, 50);
+  const dy = random(output.shape, 50, dtype);
   const gradients = op.backward!(
     gpu,
-    gpu.array(dy.shape, Float32Array.from(dy.data)),
+    gpu.array(dy.shape, Float32Array.from(dy.data), dtype),
     saved as GpuArray[],
     attrs,
     arrays.map(Boolean),
@@ -50,14 +53,14 @@ export async function selfTest(gpu: Gpu, { op, shapes, attrs }: SelfTestCase): P
   const expected = (moved(step) - moved(-step)) / (2 * step);
   const scale = Math.sqrt(dot(dy.data, dy.data) * directions.reduce((n, d) => n + (d ? d.data.length : 0), 0));
   const backward = Math.abs(got - expected) / Math.max(Math.abs(expected), 1e-2 * scale);
-  return { name: op.name, forward, backward, ok: forward < TOLERANCE && backward < 10 * TOLERANCE };
+  const tolerance = TOLERANCE[dtype ?? 'f32'];
+  const name = dtype ? `${op.name} ${dtype}` : op.name;
+  return { name, forward, backward, ok: forward < tolerance && backward < 10 * tolerance };
 }
 
-function random(shape: readonly number[], stream: number): HostArray {
-  return hostArray(
-    shape,
-    uniform(1, stream, sizeOf(shape)).map((u) => 2 * u - 1),
-  );
+function random(shape: readonly number[], stream: number, dtype?: 'f16'): HostArray {
+  const numbers = uniform(1, stream, sizeOf(shape)).map((u) => 2 * u - 1);
+  return hostArray(shape, dtype ? numbers.map((v) => halfToFloat(floatToHalf(v))) : numbers);
 }
 
 const along = (h: HostArray, d: HostArray, s: number): HostArray =>

@@ -3,7 +3,7 @@ import { Gpu } from '../../kernels/index.ts';
 import { mib } from '../../kernels/errors.ts';
 import { command, flag, text } from '../command.ts';
 import { selfTest } from '../self-test.ts';
-import { selfTestCases } from '../self-test-cases.ts';
+import { selfTestCases, unitsTestCases } from '../self-test-cases.ts';
 import { runSetup } from './setup.ts';
 
 export default command(
@@ -24,7 +24,7 @@ export default command(
     const tests = [];
     if (!json) for (const [title, rows] of Object.entries(report)) print(title, rows);
     if (!json) console.log('self-test       op                 forward     gradient');
-    for (const c of selfTestCases) {
+    for (const c of [...selfTestCases, ...(gpu.capabilities.matrixUnits.length ? unitsTestCases : [])]) {
       const result = await selfTest(gpu, c);
       tests.push(result);
       if (!json) {
@@ -68,6 +68,7 @@ function describe(gpu: Gpu): Record<string, Rows> {
       ]
         .filter(Boolean)
         .join(', '),
+      'matrix units': c.matrixUnits.map((u) => `${u.M}×${u.N}×${u.K} ${u.inputs} → ${u.sums}`).join(', ') || 'none',
       toggles: gpu.toggles.join(', ') || 'none',
     },
     limits: {
