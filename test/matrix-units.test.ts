@@ -74,6 +74,7 @@ test('matmul of matrices that are both transposed', async () => {
 test('batches, also where they broadcast', async () => {
   await check(matmul, [[2, 3, 9, 5], [2, 3, 5, 7]], {}, 3); // prettier-ignore
   await check(matmul, [[2, 1, 6, 7], [3, 7, 5]], {}, 3); // prettier-ignore
+  await check(matmul, [[2, 1, 16, 24], [3, 24, 40]], {}, 3); // prettier-ignore
 });
 test('a long sum is cut into parts; bias and residual are added once', async () => {
   await check(linear, [[3, 1300], [5, 1300], [5], [3, 5]], {}, 3);

@@ -192,22 +192,15 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
     hasSums: +!!sums,
   };
   const { none } = gpu;
-  const arrays = [a.array, b.array, split ? none : (g.bias ?? none), split ? none : (g.residual ?? none), y];
+  const [bias, residual] = split ? [none, none] : [g.bias ?? none, g.residual ?? none];
+  const arrays = [a.array, b.array, bias, residual, y];
   const grid = [...spread(tiles), z];
-  const summed = () => sums && gpu.run(code, 'row_sums', uniforms, [a.array, sums], [Math.ceil(M / 64), 1, z]);
+  const sumRows = () => sums && gpu.run(code, 'row_sums', uniforms, [a.array, sums], [Math.ceil(M / 64), 1, z]);
   if (units) {
-    const wideY = multiples(4, N, at.start, at.row, at.outer, at.inner);
-    const [, , ...rest] = arrays;
-    const call = { gather: false, ...chunks!, wideY };
-    runUnits(
-      gpu,
-      units,
-      call,
-      { ...NOT_GATHERED, ...uniforms },
-      [a.array, b.array, rest[0], none, ...rest.slice(1)],
-      grid,
-    );
-    summed();
+    const call = { gather: false, ...chunks!, wideY: multiples(4, N, at.start, at.row, at.outer, at.inner) };
+    const all = { ...NOT_GATHERED, ...uniforms };
+    runUnits(gpu, units, call, all, [a.array, b.array, bias, none, residual, y], grid);
+    sumRows();
   } else if (variant === 'subgroup-tile') {
     const unused = sums ? undefined : gpu.empty([1]);
     const constants = { ROWS: rows, COLS: cols / lanes, LANES: lanes };
@@ -215,7 +208,7 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
     unused?.dispose();
   } else {
     gpu.run(code, ENTRIES[variant as TileVariant], uniforms, arrays, grid);
-    summed();
+    sumRows();
   }
   if (!split) return { y, sums };
   using partial = y;
@@ -239,35 +232,12 @@ const collides = ({ M, K, b, batch = [1, 1] }: Gemm): boolean =>
 function pack(gpu: Gpu, { N, K, b }: Gemm): GpuArray {
   const tilesN = Math.ceil(N / STRIP);
   const y = gpu.empty([tilesN, K, STRIP]);
+  // prettier-ignore
   const uniforms = {
-    M: 0,
-    N,
-    K,
-    tilesN,
-    tiles: 0,
-    splits: 1,
-    chunk: K,
-    inner: 1,
-    lanes: 0,
-    aRow: 0,
-    aCol: 0,
-    bRow: b.row,
-    bCol: b.col,
-    aStart: 0,
-    aOuter: 0,
-    aInner: 0,
-    bStart: b.start ?? 0,
-    bOuter: 0,
-    bInner: 0,
-    bStrip: STRIP * b.col,
-    yStart: 0,
-    yRow: 0,
-    yOuter: 0,
-    yInner: 0,
-    ySplit: 0,
-    hasBias: 0,
-    hasResidual: 0,
-    hasSums: 0,
+    M: 0, N, K, tilesN, tiles: 0, splits: 1, chunk: K, inner: 1, lanes: 0,
+    aRow: 0, aCol: 0, bRow: b.row, bCol: b.col, aStart: 0, aOuter: 0, aInner: 0,
+    bStart: b.start ?? 0, bOuter: 0, bInner: 0, bStrip: STRIP * b.col,
+    yStart: 0, yRow: 0, yOuter: 0, yInner: 0, ySplit: 0, hasBias: 0, hasResidual: 0, hasSums: 0,
   };
   gpu.run(code, 'pack', uniforms, [b.array, y], spread(tilesN * Math.ceil(K / 16)));
   return y;

@@ -2,6 +2,7 @@ export { Gpu, spread } from './gpu.ts';
 export { GpuArray, sizeOf } from './array.ts';
 export type { DType, Shape, TypedArray } from './array.ts';
 export type { Capabilities, DeviceOptions, Limits } from './device.ts';
+export type { MatrixUnit } from './subgroup-matrix.ts';
 export type { Leak } from './leaks.ts';
 export type { Memory } from './pool.ts';
 export { DeviceLostError, GpuError, OutOfMemoryError, ShapeError, shapeError, wantWhole } from './errors.ts';
