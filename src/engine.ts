@@ -20,6 +20,7 @@ export type {
   KernelTime,
   Leak,
   Limits,
+  MatrixUnit,
   Memory,
   Op,
   PlanMemory,

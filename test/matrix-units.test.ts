@@ -78,23 +78,25 @@ test('batches, also where they broadcast', async () => {
 });
 test('a long sum is cut into parts; bias and residual are added once', async () => {
   await check(linear, [[3, 1300], [5, 1300], [5], [3, 5]], {}, 3);
-  await check(conv2d, [[1, 3, 4, 32], [24, 3, 3, 32], [24], [1, 3, 4, 24], [1, 24]], { padding: 1 }, 2);
+  await check(conv2d, [[1, 3, 4, 32], [24, 3, 3, 32], [24], [1, 3, 4, 24], [1, 24]], { padding: 1 }, 3);
+  await check(conv2d, [[2, 12, 12, 8], [6, 3, 3, 8]], { padding: 1 }, 3); // prettier-ignore
 });
-test('conv2d, forwards and for the gradient of x: bias, time embedding, residual', async () => {
-  await check(conv2d, [[3, 5, 6, 8], [24, 3, 3, 8], [24], [3, 5, 6, 24], [3, 24]], { padding: 1 }, 2);
+test('conv2d, forwards and backwards: bias, time embedding, residual', async () => {
+  await check(conv2d, [[3, 5, 6, 8], [24, 3, 3, 8], [24], [3, 5, 6, 24], [3, 24]], { padding: 1 }, 3);
   await check(conv2d, [[2, 5, 7, 3], [11, 3, 3, 3], [11]], { padding: 1 }, 2);
 });
 test('conv2d: strides, dilation, uneven padding, 1 × 1', async () => {
-  await check(conv2d, [[2, 7, 6, 8], [16, 3, 3, 8], [16]], { stride: 2, padding: [0, 1, 0, 1] }, 5);
+  await check(conv2d, [[2, 7, 6, 8], [16, 3, 3, 8], [16]], { stride: 2, padding: [0, 1, 0, 1] }, 6);
   await check(conv2d, [[1, 9, 8, 2], [3, 3, 2, 2]], { dilation: 2, stride: 2, padding: 1 }, 2); // prettier-ignore
   await check(conv2d, [[1, 9, 8, 2], [3, 3, 2, 2]], { dilation: 3, stride: 2, padding: 3 }, 5); // prettier-ignore
-  await check(conv2d, [[2, 3, 5, 16], [40, 1, 1, 16], [40]], {}, 2);
+  await check(conv2d, [[1, 9, 8, 16], [12, 3, 2, 16]], { dilation: 3, stride: 2, padding: 3 }, 6); // prettier-ignore
+  await check(conv2d, [[2, 3, 5, 16], [40, 1, 1, 16], [40]], {}, 3);
 });
 test('convTranspose2d', () =>
   check(convTranspose2d, [[1, 5, 3, 4], [4, 3, 3, 3]], { stride: 2, padding: 1, outputPadding: 1 }, 5)); // prettier-ignore
 
 /** y = A·B by a plan of any tile, with NaN all around A and B and a mark around y. */
-async function product(plan: UnitsPlan, { a, b, wideY }: Omit<UnitsCall, 'gather'>, [M, N, K]: readonly number[]) {
+async function product(plan: UnitsPlan, { a, b, wideY }: UnitsCall, [M, N, K]: readonly number[]) {
   const gpu = await testGpu();
   const what = `${plan.rows} × ${plan.cols}, ${plan.stages} stages, ${plan.unit.M} × ${plan.unit.N} × ${plan.unit.K}`;
   const GAP = 8;
@@ -121,7 +123,7 @@ async function product(plan: UnitsPlan, { a, b, wideY }: Omit<UnitsCall, 'gather
     yStart: 4, yRow, yOuter: 0, yInner: 0, ySplit: 0, hasBias: 0, hasResidual: 0,
   };
   const { none } = gpu;
-  const run = () => runUnits(gpu, plan, { gather: false, a, b, wideY }, uniforms, [A.array, B.array, none, none, none, y], [tiles]); // prettier-ignore
+  const run = () => runUnits(gpu, plan, { a, b, wideY }, uniforms, [A.array, B.array, none, none, none, y], [tiles]); // prettier-ignore
   run();
   const got = await y.read();
   const want = Float64Array.from(marks);
@@ -152,7 +154,7 @@ const plan = (rows: number, cols: number, stages: number, unit: MatrixUnit, lane
   stages,
   lanes,
 });
-const along = (aK: boolean, bK: boolean, wide = true): Omit<UnitsCall, 'gather'> => ({
+const along = (aK: boolean, bK: boolean, wide = true): UnitsCall => ({
   a: { alongK: aK, wide },
   b: { alongK: bK, wide },
   wideY: wide,
@@ -257,17 +259,23 @@ test('Dawn compiles every kernel with real units: tiles, units, slices, layouts,
   });
   const plans = UNITS.flatMap((unit) => TILES.flatMap(([m, n]) => [1, 2].map((stages) => native(m, n, stages, unit))));
   for (const each of [...plans, native(64, 64, 1, unitOf(16, 8, 16))]) {
-    for (const [aK, bK, gather] of [
-      ...[true, false].flatMap((aK) => [true, false].map((bK) => [aK, bK, false])),
-      [true, true, true],
-      [true, false, true],
-    ]) {
-      await compile(each, { ...along(aK, bK), gather }, ['y', 'bias', 'temb', 'residual']);
-      await compile(each, { ...along(aK, bK, false), gather }, each.stages === 1 ? ['y'] : []);
+    const halves = each.stages === 1 ? ['y'] : [];
+    for (const [a, b] of [
+      [true, true],
+      [true, false],
+      [false, true],
+      [false, false],
+    ] as const) {
+      // prettier-ignore
+      for (const gather of a ? ([undefined, 'a'] as const) : [undefined]) {
+        await compile(each, { ...along(a, b), gather }, ['y', 'bias', 'temb', 'residual']);
+        await compile(each, { ...along(a, b, false), gather }, halves);
+      }
     }
+    await compile(each, { ...along(false, false), gather: 'b' }, halves);
   }
   console.log(`${modules} modules and ${pipelines} pipelines compiled on the null adapter`);
-  assert.is(modules, 228);
+  assert.is(modules, 13 * plans.length + 13);
   assert.ok(pipelines > 0);
 });
 
@@ -278,10 +286,12 @@ test('ops choose real units where the adapter tells of them', async () => {
     const x = empty(300, 320);
     const { saved } = linear.forward(nullGpu, [x, empty(640, 320), empty(640)], {});
     linear.backward!(nullGpu, empty(300, 640), saved as GpuArray[], {}, [true, true, true]);
-    conv2d.forward(nullGpu, [empty(1, 16, 16, 320), empty(320, 3, 3, 320), empty(320)], { padding: 1 });
+    const inputs = [empty(1, 16, 16, 320), empty(320, 3, 3, 320)];
+    const conv = conv2d.forward(nullGpu, inputs as any, { padding: 1 });
+    conv2d.backward!(nullGpu, empty(1, 16, 16, 320), conv.saved as GpuArray[], { padding: 1 }, [true, true]);
     await nullGpu.idle();
   });
-  assert.is(units, 4);
+  assert.is(units, 6);
   assert.is(others, 1, 'the sums that are the gradient of the bias');
 });
 

@@ -11,7 +11,7 @@ import workgroupTile from './conv2d-workgroup.wgsl';
 import workgroupWeights from './conv2d-weights-workgroup.wgsl';
 import { unrolledOnce } from './unroll.ts';
 import sumsCode from './conv2d-sums.wgsl';
-import { convOnUnits } from './conv2d-units.ts';
+import { convOnUnits, convWeightOnUnits } from './conv2d-units.ts';
 import { canWinograd, winograd, winogradPays } from './conv2d-winograd.ts';
 import type { Gathered } from './conv2d-winograd.ts';
 
@@ -198,7 +198,10 @@ function gather(
 }
 
 /** dw of `x ⋆ w`, like `w`: a sum over all pixels, in parts where the weights alone would leave cores idle. */
-export function convWeight(gpu: Gpu, c: Conv, x: GpuArray, dy: GpuArray, { shape, dtype }: GpuArray): GpuArray {
+export function convWeight(gpu: Gpu, c: Conv, x: GpuArray, dy: GpuArray, weight: GpuArray): GpuArray {
+  const onUnits = c.groups === 1 ? convWeightOnUnits(gpu, c, x, dy, weight) : undefined;
+  if (onUnits) return onUnits;
+  const { shape, dtype } = weight;
   const depth = c.C / c.groups;
   const pixels = c.B * c.Ho * c.Wo;
   const taps = c.kh * c.kw;

@@ -1,10 +1,11 @@
-/** Convolution as a matrix product on matrix units: tiles of x are gathered as their taps see them. */
+/** Convolutions and their gradients as matrix products on matrix units: tiles of x are gathered as the taps see them. */
 import type { GpuArray } from './array.ts';
+import type { Conv } from './conv2d-launch.ts';
 import type { Gathered } from './conv2d-winograd.ts';
 import { splitK } from './gemm.ts';
 import { spread } from './gpu.ts';
 import type { Gpu } from './gpu.ts';
-import { loadable, multiples, pickUnits, runUnits, sliced } from './matrix-units.ts';
+import { loadable, multiples, NOT_GATHERED, pickUnits, runUnits, sliced } from './matrix-units.ts';
 import type { Chunks } from './matrix-units.ts';
 import { sumMiddle } from './sum-middle.ts';
 
@@ -34,7 +35,7 @@ export function convOnUnits(
   const [M, N, K] = [s.rows, s.cols, s.tapsY * s.tapsX * s.inChannels];
   const b = weightChunks(s, K);
   if (!b || K === 0 || ![x, w].every((array) => loadable(gpu, array))) return false;
-  const plan = pickUnits(M, N, K, 1, capabilities, capabilities.force.conv2d ?? capabilities.force.convTranspose2d);
+  const plan = pickUnits(M, N, K, 1, capabilities, forced(gpu));
   if (!plan) return false;
   const tilesN = Math.ceil(N / plan.cols);
   const tiles = Math.ceil(M / plan.rows) * tilesN;
@@ -48,10 +49,51 @@ export function convOnUnits(
     yStart: 0, yRow: 0, yOuter: 0, yInner: 0, ySplit: M * N,
     hasBias: +!!bias, hasTemb: +!!temb, hasResidual: +!!residual,
   };
-  const call = { gather: true, a: { alongK: true, wide: multiples(8, s.inChannels) }, b, wideY: multiples(4, N) };
+  const call = {
+    gather: 'a' as const,
+    a: { alongK: true, wide: multiples(8, s.inChannels) },
+    b,
+    wideY: multiples(4, N),
+  };
   const arrays = [x, w, bias ?? none, temb ?? none, residual ?? none, sums ?? y];
   runUnits(gpu, plan, call, uniforms, arrays, [...spread(tiles), splits]);
   if (sums) sumMiddle(gpu, sums, [1, splits, M * N], { into: y });
   sums?.dispose();
   return true;
 }
+
+/** dw of x ⋆ w, like w, where this adapter, the dtypes and the sizes allow: dyᵀ [O, pixels] · x [pixels, (tap, channel)]. */
+export function convWeightOnUnits(
+  gpu: Gpu,
+  c: Conv,
+  x: GpuArray,
+  dy: GpuArray,
+  { shape, dtype }: GpuArray,
+): GpuArray | undefined {
+  const [M, N, K] = [c.O, c.kh * c.kw * c.C, c.B * c.Ho * c.Wo];
+  if (K === 0 || !multiples(8, c.C) || ![x, dy].every((array) => loadable(gpu, array))) return undefined;
+  const plan = pickUnits(M, N, K, 1, gpu.capabilities, forced(gpu));
+  if (!plan) return undefined;
+  const tilesN = Math.ceil(N / plan.cols);
+  const tiles = Math.ceil(M / plan.rows) * tilesN;
+  const { chunk, splits } = sliced(K, splitK(tiles, K, M * N, true));
+  const dw = splits > 1 ? gpu.empty([splits, ...shape]) : gpu.empty(shape, dtype);
+  // prettier-ignore
+  const uniforms = {
+    ...NOT_GATHERED, M, N, K, tilesN, tiles, splits, chunk, inner: 1,
+    aRow: 1, aCol: M, aStart: 0, aOuter: 0, aInner: 0,
+    bRow: 0, bCol: 0, bStart: 0, bOuter: 0, bInner: 0,
+    yStart: 0, yRow: N, yOuter: 0, yInner: 0, ySplit: M * N, hasBias: 0, hasResidual: 0,
+    height: c.Ho, width: c.Wo, inHeight: c.H, inWidth: c.W, inChannels: c.C, tapsX: c.kw,
+    stride: c.stride, dilationY: c.dilation, dilationX: c.dilation, originY: -c.top, originX: -c.left,
+  };
+  const a = { alongK: false, wide: multiples(8, M) };
+  const call = { gather: 'b' as const, a, b: { alongK: false, wide: true }, wideY: true };
+  const { none } = gpu;
+  runUnits(gpu, plan, call, uniforms, [dy, x, none, none, none, dw], [...spread(tiles), splits]);
+  if (splits === 1) return dw;
+  using parts = dw;
+  return sumMiddle(gpu, parts, [1, splits, M * N], { shape, dtype });
+}
+
+const forced = ({ capabilities: { force } }: Gpu) => force.conv2d ?? force.convTranspose2d;

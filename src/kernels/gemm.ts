@@ -197,7 +197,7 @@ export function gemm(gpu: Gpu, g: Gemm, force?: string): { y: GpuArray; sums?: G
   const grid = [...spread(tiles), z];
   const sumRows = () => sums && gpu.run(code, 'row_sums', uniforms, [a.array, sums], [Math.ceil(M / 64), 1, z]);
   if (units) {
-    const call = { gather: false, ...chunks!, wideY: multiples(4, N, at.start, at.row, at.outer, at.inner) };
+    const call = { ...chunks!, wideY: multiples(4, N, at.start, at.row, at.outer, at.inner) };
     const all = { ...NOT_GATHERED, ...uniforms };
     runUnits(gpu, units, call, all, [a.array, b.array, bias, none, residual, y], grid);
     sumRows();

@@ -80,14 +80,15 @@ const bytes = (rows: number, cols: number, unit: MatrixUnit, stages: number): nu
 
 /** What a launch is made of besides sizes: how operands lie, and what the result is. */
 export interface UnitsCall {
-  gather: boolean;
+  /** The operand that is gathered as the taps of a convolution see it. */
+  gather?: 'a' | 'b';
   a: Chunks;
   b: Chunks;
   /** Whether 4 neighbours of y, bias, temb and residual are one word. */
   wideY: boolean;
 }
 
-/** Uniforms of a product, whose A is not gathered. */
+/** Uniforms of a product that gathers nothing. */
 // prettier-ignore
 export const NOT_GATHERED = {
   hasTemb: 0, height: 1, width: 1, inHeight: 0, inWidth: 0, inChannels: 1, tapsX: 1, stride: 0,
@@ -101,7 +102,8 @@ export function unitsKernel(
   { gather, a, b, wideY }: UnitsCall,
 ) {
   const constants = {
-    GATHER: gather,
+    GATHER: gather === 'a',
+    GATHER_B: gather === 'b',
     A_ALONG_K: a.alongK,
     B_ALONG_K: b.alongK,
     A_WIDE: a.wide,

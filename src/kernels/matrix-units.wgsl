@@ -1,10 +1,12 @@
 // y = A·B + bias + temb + residual on matrix units: A and B are halves, sums are f32.   y: [batch, M, N]
-// A is a matrix with strides as in matmul.wgsl, or with GATHER what the taps of a convolution see, as in conv2d.wgsl.
+// A and B are matrices with strides as in matmul.wgsl, or what the taps of a convolution see, as in conv2d.wgsl:
+// A [pixel, (tap, channel)] forwards and for the gradient of x, B [pixel, (tap, channel)] for that of the weights.
 // A workgroup of SUBGROUPS_M × SUBGROUPS_N subgroups makes a tile of y, each FRAGS_M × FRAGS_N units of it. Slices of DEPTH
 // columns of A and rows of B pass through workgroup memory in chunks of 8 neighbouring halves; the next slice is loaded
 // into registers meanwhile. A unit has no elements, so sums too pass through workgroup memory on their way to y.
 // As it stands, units are plain arithmetic; subgroup-matrix.ts puts real ones in their place.
-const GATHER = false;
+const GATHER = false;     // A is gathered
+const GATHER_B = false;   // B is, and wide
 const A_ALONG_K = true;   // neighbours in a chunk lie along K, else along M
 const B_ALONG_K = true;   // … else along N
 const A_WIDE = false;     // a chunk is one word of memory, wholly inside the matrix or outside
@@ -68,8 +70,8 @@ const NOWHERE = 0xffffffffu;
 struct Source {
   line: u32,
   k: u32,
-  first: u32,      // where its line begins; gathered: the first line of its image
-  origin: vec2i,   // gathered: the source of tap 0
+  first: u32,      // where its line begins; A gathered: the first line of its image; B gathered: its channel
+  origin: vec2i,   // A gathered: the source of tap 0; B gathered: that of its tap for pixel 0
 }
 
 fn a_source(slot: u32, row0: u32, first: u32) -> Source {
@@ -84,20 +86,37 @@ fn a_source(slot: u32, row0: u32, first: u32) -> Source {
 
 fn b_source(slot: u32, col0: u32, first: u32) -> Source {
   let col = col0 + select(slot % B_RUN * CHUNK, slot / B_RUN, B_ALONG_K);
-  return Source(col, select(slot / B_RUN, slot % B_RUN * CHUNK, B_ALONG_K), first + col * shape.bCol, vec2i());
+  let k = select(slot / B_RUN, slot % B_RUN * CHUNK, B_ALONG_K);
+  if (!GATHER_B) { return Source(col, k, first + col * shape.bCol, vec2i()); }
+  let origin = tap_offset(col / shape.inChannels) + vec2i(shape.originX, shape.originY);
+  return Source(col, k, col % shape.inChannels, origin);
+}
+
+fn tap_offset(tap: u32) -> vec2i {
+  return vec2i(i32(tap % shape.tapsX) * shape.dilationX, i32(tap / shape.tapsX) * shape.dilationY);
+}
+
+// Where channel 0 of a pixel of the image that begins at `first` lies, if inside.
+fn pixel_place(first: u32, pixel: vec2i) -> u32 {
+  let at = vec2u(pixel);
+  if (at.x >= shape.inWidth || at.y >= shape.inHeight) { return NOWHERE; }
+  return ((first + at.y) * shape.inWidth + at.x) * shape.inChannels;
 }
 
 // Where the half at k lies, of the source's line.
 fn a_place(source: Source, k: u32) -> u32 {
   if (!GATHER) { return source.first + k * shape.aCol; }
-  let tap = k / shape.inChannels;
-  let offset = vec2i(i32(tap % shape.tapsX) * shape.dilationX, i32(tap / shape.tapsX) * shape.dilationY);
-  let at = vec2u(source.origin + offset);
-  if (at.x >= shape.inWidth || at.y >= shape.inHeight) { return NOWHERE; }
-  return ((source.first + at.y) * shape.inWidth + at.x) * shape.inChannels + k % shape.inChannels;
+  let place = pixel_place(source.first, source.origin + tap_offset(k / shape.inChannels));
+  return select(place + k % shape.inChannels, NOWHERE, place == NOWHERE);
 }
 
 fn b_place(source: Source, k: u32) -> u32 {
+  if (GATHER_B) {
+    let line = k / shape.width;
+    let pixel = vec2i(i32(k % shape.width), i32(line % shape.height)) * shape.stride;
+    let place = pixel_place(line / shape.height * shape.inHeight, source.origin + pixel);
+    return select(place + source.first, NOWHERE, place == NOWHERE);
+  }
   if (!GATHER || B_ALONG_K) { return source.first + k * shape.bRow; }
   let tap = k / shape.inChannels;
   return source.first + tap / shape.tapsX * shape.weightTapY + tap % shape.tapsX * shape.weightTapX
@@ -130,7 +149,10 @@ fn b_chunk(source: Source, k0: u32, kEnd: u32) -> vec4u {
   let k = k0 + source.k;
   var chunk: vec4u;
   if (B_WIDE) {
-    if (source.line < shape.N && k < kEnd) { chunk = b[b_place(source, k) / CHUNK]; }
+    if (source.line < shape.N && k < kEnd) {
+      let at = b_place(source, k);
+      if (at != NOWHERE) { chunk = b[at / CHUNK]; }
+    }
     return chunk;
   }
   for (var n = 0u; n < CHUNK; n++) {

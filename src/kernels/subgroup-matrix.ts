@@ -8,11 +8,12 @@ export const FEATURE = 'chromium-experimental-subgroup-matrix' as GPUFeatureName
 /** Features that the kernels use beside it, without which it is not asked for. */
 export const NEEDS = ['subgroups', 'shader-f16'] as readonly GPUFeatureName[];
 
-/** One multiply of a subgroup: [M, K]·[K, N] + [M, N], the numbers that go in and those that come out. */
+/** One product that a subgroup makes at once: [M, K]·[K, N] + [M, N]. */
 export interface MatrixUnit {
   M: number;
   N: number;
   K: number;
+  /** Kinds of numbers as the adapter names them, 'f16': of what goes in, and of what comes out. */
   inputs: string;
   sums: string;
 }
