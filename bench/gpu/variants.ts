@@ -90,7 +90,7 @@ async function checkCase(gpu: Gpu, c: Case, dtype: DType, halves: string | undef
   const { force } = gpu.capabilities;
   let plain: Float32Array[] | undefined;
   for (const variant of c.variants) {
-    if (variant === 'subgroup-matrix' && !('matrices' in gpu.capabilities)) continue;
+    if (variant === 'subgroup-matrix' && (dtype !== 'f16' || !gpu.capabilities.matrixUnits.length)) continue;
     const check: VariantCheck = { op: c.op, variant, dtype: halves ? `f16 ${halves}` : dtype, robust };
     force[c.op] = variant;
     try {

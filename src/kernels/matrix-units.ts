@@ -2,7 +2,6 @@
 import type { GpuArray } from './array.ts';
 import type { Capabilities } from './device.ts';
 import type { Gpu } from './gpu.ts';
-import { narrow } from './lanes.ts';
 import code from './matrix-units.wgsl';
 import { withEmulatedUnits, withMatrixUnits } from './subgroup-matrix.ts';
 import type { MatrixUnit } from './subgroup-matrix.ts';
@@ -120,7 +119,7 @@ export function unitsKernel(
   const key = `${variant} ${Object.values(constants).join()}`;
   let text = texts.get(key);
   if (!text) {
-    const base = wideY ? code : narrow(code).replace('stage[at / 4u]', 'stage[at / 4u][at % 4u]');
+    const base = wideY ? code : singles(code);
     const loads = (lines: number) => (lines * DEPTH) / CHUNK / (lanes * SUBGROUPS ** 2);
     const { FRAGS_M, FRAGS_N } = constants;
     const bounds = { CHUNK, A_LOADS: loads(rows), B_LOADS: loads(cols), FRAGS_M, FRAGS_N, STEPS: DEPTH / unit.K };
@@ -133,6 +132,10 @@ export function unitsKernel(
   return { text, constants };
 }
 const texts = new Map<string, string>();
+
+/** The kernel for results whose lines begin anywhere: a number where it had four. */
+const singles = (text: string): string =>
+  text.replace('alias V = vec4<f32>;', 'alias V = f32;').replace('stage[at / 4u]', 'stage[at / 4u][at % 4u]');
 
 /** Append the product of halves a and b.   arrays: a, b, bias, temb, residual, y, as in matrix-units.wgsl */
 export function runUnits(

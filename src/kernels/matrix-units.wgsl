@@ -23,7 +23,7 @@ const SUBGROUPS_N = 2u;
 const LANES = 32u;
 const DEPTH = 32u;
 const CHUNK = 8u;
-alias V = vec4f;
+alias V = vec4<f32>;      // or f32: see `singles` in matrix-units.ts
 
 const TILE_M = SUBGROUPS_M * FRAGS_M * UNIT_M;
 const TILE_N = SUBGROUPS_N * FRAGS_N * UNIT_N;
