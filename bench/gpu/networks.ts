@@ -12,6 +12,7 @@ import { preset } from '../../src/flow/recipe/recipe.ts';
 import { median } from '../machine.ts';
 import { fill } from '../model.ts';
 import { numbers } from '../work.ts';
+import type { PartOptions } from './part.ts';
 
 /** One network, or all of them, in one dtype. Milliseconds. */
 export interface NetworkTime {
@@ -34,16 +35,10 @@ export interface NetworkTime {
   kernels?: [kernel: string, dispatches: number, milliseconds: number][];
 }
 
-interface Options {
-  small: boolean;
-  say(line: string): void;
-  seconds(): number;
-}
-
 const RUNS_MS = 3000;
 const MOST_RUNS = 40;
 
-export async function timeNetworks({ small, say, seconds }: Options): Promise<NetworkTime[]> {
+export async function timeNetworks({ small, say, seconds }: PartOptions): Promise<NetworkTime[]> {
   const found: NetworkTime[] = [];
   const dtypes: DType[] = currentGpu().capabilities.f16 ? ['f16', 'f32'] : ['f32'];
   for (const dtype of dtypes) {
@@ -56,7 +51,7 @@ export async function timeNetworks({ small, say, seconds }: Options): Promise<Ne
   return found;
 }
 
-async function timeAll(dtype: DType, small: boolean, say: Options['say']): Promise<NetworkTime[]> {
+async function timeAll(dtype: DType, small: boolean, say: PartOptions['say']): Promise<NetworkTime[]> {
   const gpu = currentGpu();
   const plan = small ? smallModel() : fullModel();
   const random = (shape: number[]) => tensor(numbers(sizeOf(shape), 7), shape, { dtype });

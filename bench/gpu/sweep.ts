@@ -4,6 +4,7 @@ import type { DType } from '../../src/kernels/index.ts';
 import type { Tensor } from '../../src/tensor/index.ts';
 import { median } from '../machine.ts';
 import { numbers } from '../work.ts';
+import type { PartOptions } from './part.ts';
 
 /** One shape in one dtype. */
 export interface SweepRow {
@@ -44,15 +45,7 @@ export const SHAPES: [SweepRow['kind'], number[]][] = [
   ['attention', [4096, 4096, 1, 512]],
 ];
 
-export async function sweep({
-  small,
-  say,
-  seconds,
-}: {
-  small: boolean;
-  say(line: string): void;
-  seconds(): number;
-}): Promise<SweepRow[]> {
+export async function sweep({ small, say, seconds }: PartOptions): Promise<SweepRow[]> {
   const end = performance.now() + 1000 * seconds();
   const rows: SweepRow[] = [];
   const dtypes: DType[] = currentGpu().capabilities.f16 ? ['f16', 'f32'] : ['f32'];

@@ -4,6 +4,7 @@ import { trainStep } from '../../src/flow/estimate/train-step.ts';
 import { preset } from '../../src/flow/recipe/recipe.ts';
 import { median } from '../machine.ts';
 import { drawWeights } from '../step.ts';
+import type { PartOptions } from './part.ts';
 
 /** A step, after the first ones, which compile. */
 export interface StepTime {
@@ -21,15 +22,7 @@ export interface StepTime {
 
 const STEPS = 5;
 
-export async function timeTraining({
-  small,
-  say,
-  seconds,
-}: {
-  small: boolean;
-  say(line: string): void;
-  seconds(): number;
-}): Promise<StepTime[]> {
+export async function timeTraining({ small, say, seconds }: PartOptions): Promise<StepTime[]> {
   const tiny = preset('tiny');
   const outline = small
     ? { ...builtIn.sd15, network: tiny.unet, vae: tiny.vae.config, textEncoder: tiny.textEncoder }
