@@ -40,22 +40,15 @@ export function decoderDistance(vae: AutoencoderKL): LatentDistance {
   return (z, target) => {
     const wanted = noGrad(() => vae.decoderFeatures(unscaled(vae, target)));
     const terms = vae.decoderFeatures(unscaled(vae, z)).map((f, l) => {
-      const overChannels = (x: Tensor) => sum(square(x), { axes: [3] });
-      const apart = overChannels(sub(f, wanted[l]));
-      return mean(
-        div(
-          apart,
-          add(
-            noGrad(() => overChannels(wanted[l])),
-            EPS,
-          ),
-        ),
-        { axes: [1, 2] },
-      );
+      const apart = squaredLength(sub(f, wanted[l]));
+      return mean(div(apart, add(squaredLength(wanted[l]), EPS)), { axes: [1, 2] });
     });
     return mul(terms.reduce((a, b) => add(a, b)), 1 / terms.length); // prettier-ignore
   };
 }
+
+/** Over the channels: [B, H, W, C] → [B, H, W] */
+const squaredLength = (x: Tensor): Tensor => sum(square(x), { axes: [3] });
 
 /** From the flow's scale to the decoder's. */
 function unscaled(vae: AutoencoderKL, z: Tensor): Tensor {
